@@ -1,0 +1,28 @@
+"""The stock command lines with the pack loaded.
+
+    python -m custom_actions custodian ARGS...
+    python -m custom_actions c7n-org ARGS...
+
+Custodian cannot load actions from outside by itself. The import has to stand at the top of the
+module, outside the guard, so that c7n-org's worker processes have it under every start method.
+"""
+
+import sys
+
+import custom_actions  # noqa: F401 - registers the actions
+
+
+def main():
+    tool = sys.argv[1] if len(sys.argv) > 1 else None
+    if tool == "custodian":
+        from c7n.cli import main as run
+    elif tool == "c7n-org":
+        from c7n_org.cli import cli as run
+    else:
+        sys.exit("usage: python -m custom_actions {custodian | c7n-org} ARGS...")
+    sys.argv = [tool, *sys.argv[2:]]
+    run()
+
+
+if __name__ == "__main__":
+    main()

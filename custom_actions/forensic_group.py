@@ -1,0 +1,105 @@
+"""The forensic security group of a VPC: no ingress rule, no egress rule."""
+
+import time
+
+from c7n.exceptions import ClientError, PolicyExecutionError
+from c7n.utils import get_retry
+
+from custom_actions.response import retry
+
+# The role in infra/account.yml may revoke rules only of groups with this tag.
+MARK = {"Key": "forensic:group", "Value": "true"}
+
+# A new group is not known everywhere at once.
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/query-api-troubleshooting.html#eventual-consistency
+when_visible = get_retry(("InvalidGroup.NotFound", "InvalidGroupId.NotFound"), max_attempts=5)
+
+PERMISSIONS = (
+    "ec2:DescribeSecurityGroups",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateTags",
+    "ec2:RevokeSecurityGroupIngress",
+    "ec2:RevokeSecurityGroupEgress",
+)
+
+
+def find_forensic_groups(client, name, vpc_ids):
+    """The groups called `name` in these VPCs: {vpc id: group as EC2 describes it}.
+
+    One call, whatever the number of VPCs (an instance can have interfaces in several).
+    """
+    groups = retry(
+        client.describe_security_groups,
+        Filters=[
+            {"Name": "group-name", "Values": [name]},
+            {"Name": "vpc-id", "Values": sorted(vpc_ids)},
+        ],
+    )["SecurityGroups"]
+    return {group["VpcId"]: group for group in groups}
+
+
+def create_forensic_group(client, name, vpc_id):
+    """Create the group in a VPC; when somebody else was faster, the one that is there.
+
+    Returns the group's id. It still has the egress rules that EC2 gives every new group.
+    """
+    try:
+        return retry(
+            client.create_security_group,
+            GroupName=name,
+            Description="Isolation of compromised instances: no ingress, no egress",
+            VpcId=vpc_id,
+            TagSpecifications=[
+                {"ResourceType": "security-group", "Tags": [{"Key": "Name", "Value": name}, MARK]}
+            ],
+        )["GroupId"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidGroup.Duplicate":
+            raise
+    return when_visible(_existing, client, name, vpc_id)
+
+
+def _existing(client, name, vpc_id):
+    group = find_forensic_groups(client, name, [vpc_id]).get(vpc_id)
+    if group is None:
+        raise ClientError(
+            {"Error": {"Code": "InvalidGroup.NotFound", "Message": f"{name} in {vpc_id}"}},
+            "DescribeSecurityGroups",
+        )
+    return group["GroupId"]
+
+
+def is_empty(group):
+    """Whether a group, as DescribeSecurityGroups shows it, has no rule in either direction."""
+    return not group["IpPermissions"] and not group["IpPermissionsEgress"]
+
+
+def empty_forensic_group(client, group_id):
+    """Revoke every rule of the group, both directions and every family, and verify that.
+
+    What EC2 shows is sent back to it, as c7n.resources.vpc.RemovePermissions does, so that no
+    address family, prefix list or group reference can be missed. Raises PolicyExecutionError when
+    rules are left, ClientError when EC2 refuses.
+    """
+    for delay in (0, 0.5, 1):  # another invocation, or a person, may be at the same group
+        time.sleep(delay)
+        group = when_visible(retry, client.describe_security_groups, GroupIds=[group_id])[
+            "SecurityGroups"
+        ][0]
+        if is_empty(group):
+            return
+        for revoke, rules in (
+            (client.revoke_security_group_ingress, group["IpPermissions"]),
+            (client.revoke_security_group_egress, group["IpPermissionsEgress"]),
+        ):
+            if rules:
+                retry(
+                    revoke,
+                    GroupId=group_id,
+                    IpPermissions=rules,
+                    ignore_err_codes=("InvalidPermission.NotFound",),
+                )
+    raise PolicyExecutionError(
+        f"forensic group {group_id} still has rules after they were revoked: "
+        "something adds them again; remove them by hand"
+    )
