@@ -45,7 +45,7 @@ class FindingMode(GuardDutyMode):
                 raise PolicyExecutionError("EC2 knows no such instance")
         except (ClientError, PolicyExecutionError) as error:
             id_key = manager.resource_type.id
-            resources = [{id_key: resource_id, UNRESOLVED: describe(error)}]
+            resources = [{id_key: str(resource_id), UNRESOLVED: describe(error)}]
         for resource in resources:
             resource.setdefault("Tags", [])
         return resources

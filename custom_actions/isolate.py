@@ -419,10 +419,11 @@ class ReleaseInstance(ResponseAction):
         client, instance_id = self.client(), instance["InstanceId"]
         interfaces = attached_interfaces(client, instance_id)
         records = {i["NetworkInterfaceId"]: record.original_groups(i) for i in interfaces}
-        if record.STATE not in tags_of(instance) and not any(records.values()):
+        # Not the instance's own tags: on the command line Custodian may have them from its cache.
+        if not any(records.values()):
             raise PolicyExecutionError(
-                f"{instance_id} is not isolated: it has no tag {record.STATE} and none of its "
-                f"{len(interfaces)} interfaces has a record. Nothing was changed."
+                f"{instance_id} is not isolated by this pack: none of its {len(interfaces)} "
+                "interfaces has a record of its groups. Nothing was changed."
             )
         known = self.existing_groups(client, records)
         if self.dryrun:

@@ -1,0 +1,187 @@
+"""The pack, deployed to the simulated cloud as a user deploys it, and instances to respond to."""
+
+import base64
+import contextlib
+import itertools
+import json
+import logging
+import uuid
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from c7n_mailer.sqs_queue_processor import MailerSqsQueueIterator
+
+from simulation import deploy
+from simulation.cloud import Cloud
+
+ROOT = Path(__file__).parent.parent
+FINDINGS = ROOT / "tests" / "findings"
+ACCOUNT, REGION = "111122223333", "us-west-2"
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    with Cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def pack(cloud):
+    """The stacks and every policy that has a mode, deployed by `custodian run`."""
+    mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
+    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
+    policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
+    deploy.deploy(cloud, policies, ACCOUNT, REGION)
+    return Pack(cloud, mailer["MailQueueUrl"])
+
+
+@pytest.fixture
+def scene(pack):
+    pack.restore()
+    yield Scene(pack)
+    pack.restore()
+
+
+@dataclass
+class Pack:
+    cloud: Cloud
+    queue_url: str
+
+    def restore(self):
+        self.cloud.wait_idle()
+        self.cloud.call_log.clear()
+        self.cloud.invocations.clear()
+        self.messages()
+
+    def isolate(self, event):
+        """Invoke ec2-isolate once, as Lambda does for one try; the outcomes are in `.result`."""
+        return self.cloud.invoke("custodian-ec2-isolate", event, ACCOUNT, REGION)
+
+    def deliver(self, event):
+        """Put the finding on the event bus and wait for everything that follows from it."""
+        self.cloud.put_event(event)
+        self.cloud.wait_idle()
+
+    def messages(self):
+        """Take what Custodian has told, from the mail queue: [(policy name, message)]."""
+        sqs = self.cloud.client("sqs", ACCOUNT, REGION)
+        found = []
+        for message in MailerSqsQueueIterator(sqs, self.queue_url, logging.getLogger(), timeout=0):
+            found.append(unpack(message["Body"]))
+            sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def dead_letters(self):
+        sqs = self.cloud.client("sqs", ACCOUNT, REGION)
+        url = sqs.get_queue_url(QueueName="guardduty-response-dlq")["QueueUrl"]
+        got = sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        ).get("Messages", [])
+        for message in got:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return got
+
+
+def unpack(body):
+    """A message of `notify` as it stands on the queue, wrapped by SNS or not."""
+    with contextlib.suppress(ValueError):
+        body = json.loads(body)["Message"]
+    return json.loads(zlib.decompress(base64.b64decode(body)))
+
+
+class Scene:
+    """A VPC of its own, with groups, and instances in it."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, pack):
+        self.pack, self.cloud = pack, pack.cloud
+        self.ec2 = pack.cloud.client("ec2", ACCOUNT, REGION)
+        self.vpc_id, self.subnet_id = self.vpc()
+        self.groups = [self.group(f"app-{n}") for n in range(3)]
+
+    def vpc(self):
+        number = next(self.numbers)
+        vpc = self.ec2.create_vpc(CidrBlock=f"10.{number % 250}.0.0/16")["Vpc"]["VpcId"]
+        cidr = f"10.{number % 250}.0.0/24"
+        return vpc, self.ec2.create_subnet(VpcId=vpc, CidrBlock=cidr)["Subnet"]["SubnetId"]
+
+    def group(self, name, vpc_id=None):
+        return self.ec2.create_security_group(
+            GroupName=name, Description=name, VpcId=vpc_id or self.vpc_id
+        )["GroupId"]
+
+    def instance(self, *interfaces, tags=None):
+        """Launch an instance; each argument is the list of group ids of one interface."""
+        interfaces = interfaces or ([self.groups[0]],)
+        launched = self.ec2.run_instances(
+            ImageId="ami-12c6146b",
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=self.subnet_id,
+            SecurityGroupIds=interfaces[0],
+            TagSpecifications=[
+                {
+                    "ResourceType": "instance",
+                    "Tags": [{"Key": k, "Value": v} for k, v in (tags or {}).items()],
+                }
+            ]
+            if tags
+            else [],
+        )["Instances"][0]["InstanceId"]
+        for groups in interfaces[1:]:
+            self.attach(launched, groups)
+        return launched
+
+    def attach(self, instance_id, groups, subnet_id=None):
+        """Attach one more interface, made here; returns its id."""
+        interface = self.ec2.create_network_interface(
+            SubnetId=subnet_id or self.subnet_id, Groups=groups
+        )["NetworkInterface"]["NetworkInterfaceId"]
+        self.ec2.attach_network_interface(
+            NetworkInterfaceId=interface,
+            InstanceId=instance_id,
+            DeviceIndex=len(self.interfaces(instance_id)),
+        )
+        return interface
+
+    def interfaces(self, instance_id):
+        """The groups of each attached interface, as EC2 shows them: {interface id: group ids}."""
+        shown = self.ec2.describe_network_interfaces(
+            Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}]
+        )["NetworkInterfaces"]
+        shown.sort(key=lambda i: i["Attachment"]["DeviceIndex"])
+        return {i["NetworkInterfaceId"]: [g["GroupId"] for g in i["Groups"]] for i in shown}
+
+    def forensic_group(self, vpc_id=None):
+        """The forensic group of the VPC, asserted to be empty; None when there is none."""
+        groups = self.ec2.describe_security_groups(
+            Filters=[
+                {"Name": "group-name", "Values": ["ForensicSecurityGroup"]},
+                {"Name": "vpc-id", "Values": [vpc_id or self.vpc_id]},
+            ]
+        )["SecurityGroups"]
+        for group in groups:
+            assert group["IpPermissions"] == group["IpPermissionsEgress"] == []
+        return groups[0]["GroupId"] if groups else None
+
+    def is_isolated(self, instance_id):
+        forensic = self.forensic_group()
+        return all(groups == [forensic] for groups in self.interfaces(instance_id).values())
+
+    def tags(self, resource_id):
+        return {
+            t["Key"]: t["Value"]
+            for t in self.ec2.describe_tags(
+                Filters=[{"Name": "resource-id", "Values": [resource_id]}]
+            )["Tags"]
+        }
+
+    def finding(self, instance_id, name="ec2-malicious-ip-caller", **detail):
+        """A finding of this scene's instance, with an id of its own; `detail` replaces fields."""
+        event = json.loads((FINDINGS / f"{name}.json").read_text())
+        event["detail"] |= {"id": uuid.uuid4().hex, **detail}
+        event["detail"]["resource"]["instanceDetails"]["instanceId"] = instance_id
+        return event

@@ -1,0 +1,188 @@
+"""What holds for every policy and every action of the pack, whatever it does."""
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from c7n.actions import Action
+from c7n.config import Config
+from c7n.loader import PolicyLoader
+from c7n.manager import resources as registry
+from c7n.resources import load_resources
+
+import custom_actions  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+POLICY_FILES = sorted((ROOT / "policies").glob("*.yml"))
+POLICIES = [
+    pytest.param(path, policy, id=path.stem)
+    for path in POLICY_FILES
+    for policy in yaml.safe_load(path.read_text())["policies"]
+]
+
+
+def pack_actions():
+    load_resources(("aws.ec2", "aws.account"))
+    found = {}
+    for resource in ("ec2", "account"):
+        for name, action in registry.get(resource).action_registry.items():
+            if action.__module__.startswith("custom_actions"):
+                found[name] = action
+    return found
+
+
+ACTIONS = pack_actions()
+each_action = pytest.mark.parametrize("name", sorted(ACTIONS))
+each_policy = pytest.mark.parametrize("path, policy", POLICIES)
+
+
+def load(data):
+    policies = PolicyLoader(Config.empty(account_id="111122223333", region="us-west-2")).load_data(
+        data, "memory://"
+    )
+    for policy in policies:
+        policy.validate()
+    return list(policies)
+
+
+def test_the_actions_that_the_pack_promises_are_there():
+    assert {"isolate-instance", "release-instance", "notify-once", "fail-unless-complete"} <= set(
+        ACTIONS
+    )
+
+
+@each_action
+def test_action_has_a_closed_schema(name):
+    schema = ACTIONS[name].schema
+    assert schema["additionalProperties"] is False
+    with pytest.raises(Exception, match="misspelt"):
+        load(
+            {
+                "policies": [
+                    {
+                        "name": "misspelt",
+                        "resource": "ec2",
+                        "actions": [{"type": name, "misspelt": True}],
+                    }
+                ]
+            }
+        )
+
+
+@each_action
+def test_action_names_real_permissions(name):
+    action = ACTIONS[name]
+    for permission in action.permissions:
+        service, _, operation = permission.partition(":")
+        operations = boto3.client(service, "us-east-1").meta.service_model.operation_names
+        assert operation in operations, permission
+
+
+@each_action
+def test_docstring_holds_a_complete_policy(name):
+    blocks = re.findall(
+        r"\.\. code-block:: yaml\n\n(.*?)(?=\n\S|\n    \S|\Z)",
+        inspect.getdoc(ACTIONS[name]),
+        re.DOTALL,
+    )
+    assert blocks, "no YAML in the docstring"
+    used = set()
+    for block in blocks:
+        for policy in load(yaml.safe_load(textwrap.dedent(block))):
+            used |= {action.type for action in policy.resource_manager.actions}
+    assert name in used
+
+
+def test_every_action_class_of_the_package_is_registered():
+    modules = [getattr(custom_actions, name) for name in ("isolate", "notify", "response")]
+    classes = {
+        cls
+        for module in modules
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Action) and cls.__module__ == module.__name__
+    }
+    bases = {custom_actions.response.ResponseAction}
+    assert classes - bases == set(ACTIONS.values())
+
+
+@each_policy
+def test_policy_is_named_after_its_file(path, policy):
+    assert policy["name"] == path.stem
+
+
+@each_policy
+def test_policy_says_what_it_is(path, policy):
+    assert 0 < len(policy["description"]) <= 256
+    metadata = policy["metadata"]
+    assert metadata["title"]
+    assert metadata["severity"] in ("low", "medium", "high", "critical")
+    assert all(re.fullmatch(r"T\d{4}(\.\d{3})?", t) for t in metadata["mitre-attack"])
+    page, _, anchor = metadata["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+    assert anchor in anchors, f"{metadata['runbook']} leads nowhere"
+
+
+@each_policy
+def test_policy_has_a_folder_of_findings(path, policy):
+    folder = ROOT / "tests" / policy["name"]
+    if "mode" in policy:
+        for kind in ("positive", "negative", "sample"):
+            assert list((folder / kind).glob("*.json")), f"{folder / kind} has no finding"
+    else:
+        assert list(folder.glob("test_*.py"))
+
+
+@each_policy
+def test_policy_validates_with_the_pack_loaded(path, policy):
+    load(yaml.safe_load(path.read_text()))
+
+
+@each_policy
+def test_resource_is_spelt_as_guard_duty_mode_wants_it(path, policy):
+    assert not policy["resource"].startswith("aws.")
+
+
+@each_policy
+def test_policy_that_runs_in_lambda_brings_the_pack_along(path, policy):
+    mode = policy.get("mode")
+    if mode is None:
+        return
+    assert mode["packages"] == ["custom_actions"]
+    assert mode["handler"] == "custom_actions.handler.run"
+    assert mode["role"] == "guardduty-response"
+    assert mode["dead_letter_config"]["TargetArn"].endswith(":guardduty-response-dlq")
+    assert mode["runtime"] and mode["memory"] and mode["timeout"]
+
+
+@each_policy
+def test_policy_names_no_account(path, policy):
+    assert not re.search(r"\d{12}", path.read_text())
+
+
+@each_policy
+def test_an_action_of_the_pack_ends_in_fail_unless_complete(path, policy):
+    names = [a if isinstance(a, str) else a["type"] for a in policy["actions"]]
+    if set(names) & set(ACTIONS):
+        assert names[-1] == "fail-unless-complete"
+
+
+@each_policy
+def test_event_filter_and_pattern_name_the_same_types(path, policy):
+    """A type in only one of the two is either never delivered or never acted on."""
+    mode = policy.get("mode")
+    if mode is None:
+        return
+    entries = mode["pattern"]["detail"]["type"]
+    examples = [e if isinstance(e, str) else e["prefix"] + "Example" for e in entries]
+    (loaded,) = load(yaml.safe_load(path.read_text()))
+    for finding_type in examples:
+        event = {"detail": {"type": finding_type, "service": {"resourceRole": "ACTOR"}}}
+        assert loaded.resource_manager.filter_resources([{"InstanceId": "i"}], event), finding_type
+    for finding_type in ("Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"):
+        event = {"detail": {"type": finding_type, "service": {"resourceRole": "ACTOR"}}}
+        assert not loaded.resource_manager.filter_resources([{"InstanceId": "i"}], event)
