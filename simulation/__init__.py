@@ -1,0 +1,1 @@
+"""The whole story on loopback: doubles of the services that the pack talks to."""
