@@ -3,4 +3,4 @@
 Importing the package registers every action with Custodian.
 """
 
-from custom_actions import isolate, notify, response  # noqa: F401
+from custom_actions import headline, isolate, notify, response  # noqa: F401

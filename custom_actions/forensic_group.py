@@ -81,7 +81,7 @@ def empty_forensic_group(client, group_id):
     address family, prefix list or group reference can be missed. Raises PolicyExecutionError when
     rules are left, ClientError when EC2 refuses.
     """
-    for delay in (0, 0.5, 1):  # another invocation, or a person, may be at the same group
+    for delay in (0, 0, 0.5, 1):  # another invocation, or a person, may be at the same group
         time.sleep(delay)
         group = when_visible(retry, client.describe_security_groups, GroupIds=[group_id])[
             "SecurityGroups"

@@ -1,4 +1,4 @@
-"""The remediation mail: what it says first, and that it is sent once."""
+"""The remediation mail is sent once for each outcome."""
 
 import hashlib
 import json
@@ -7,55 +7,9 @@ from c7n.actions import Notify
 from c7n.resources.ec2 import EC2
 from c7n.utils import type_schema
 
+from custom_actions.headline import NOTICE, SUBJECT, remediation_headline
 from custom_actions.record import NOTIFIED
 from custom_actions.response import OUTCOMES, ResponseAction, retry, tags_of
-
-NOTICE = "c7n:notice"
-
-# The only type whose sentence is given; it reads as the e-mail of the scenario.
-THREAT_LIST = "UnauthorizedAccess:EC2/MaliciousIPCaller.Custom"
-FOLLOW_UP = "Please follow up with any additional remediation actions."
-LONGEST = 900  # characters; a mail server may cut, or refuse, a header line of 998 and more
-
-
-def headline(finding, instance_id, outcomes):
-    """The first line and the subject of the remediation mail, as plain text on one line.
-
-    `finding` is the event's `detail`. The line says "isolated" only when the outcome of
-    `isolate-instance` does, that is after the read-back.
-    """
-    kind, name = finding.get("type"), f"EC2 instance (Instance ID: {instance_id})"
-    if kind == THREAT_LIST:
-        discovered = (
-            f"GuardDuty discovered an {name} that is communicating outbound with an IP Address "
-            "on a threat list that you uploaded."
-        )
-    else:
-        discovered = f"GuardDuty discovered an {name}: {_one_line(finding.get('title'), 300)}"
-    isolation = next((o for o in outcomes if "isolated" in o), {})
-    failures = [o for o in outcomes if o["status"] == "failed"]
-    errors = _one_line("; ".join(f"{o['step']}: {o['error']}" for o in failures), 400)
-    if isolation.get("status") == "planned":
-        result = f"Nothing was changed. {isolation['detail']}"
-    elif isolation.get("isolated"):
-        result = (
-            f"All security groups have been removed and it has been isolated. {FOLLOW_UP}"
-            if not failures
-            else "All security groups have been removed and it has been isolated, "
-            f"but the response is NOT COMPLETE: {errors}"
-        )
-    else:
-        result = f"It was NOT isolated. {errors or isolation.get('detail', '')}"
-    line = f"GuardDuty Remediation | ID: {_one_line(finding.get('id'), 64)}: {discovered} {result}"
-    if isolation.get("status") == "planned":
-        line = f"OBSERVE ONLY | {line}"
-    return _one_line(line, LONGEST)
-
-
-def _one_line(text, longest):
-    """Text from a finding or an error, fit for a header: no line break, no control character."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def digest(outcomes):
@@ -130,9 +84,6 @@ class NotifyOnce(ResponseAction, Notify):
     )
     permissions = ("sns:Publish", "iam:ListAccountAliases", "ec2:CreateTags")
 
-    # A constant: text of a finding inside it would be run as a template by the mailer.
-    SUBJECT = '{{ event["c7n:notice"].headline }}'
-
     def get_permissions(self):
         return self.permissions
 
@@ -143,7 +94,7 @@ class NotifyOnce(ResponseAction, Notify):
             return self.outcome("unchanged", "This outcome has been mailed before.")
         statuses = {o["status"] for o in outcomes}
         event[NOTICE] = {
-            "headline": headline(event["detail"], instance["InstanceId"], outcomes),
+            "headline": remediation_headline(event["detail"], instance["InstanceId"], outcomes),
             "isolated": any(o.get("isolated") for o in outcomes),
             "observe_only": "planned" in statuses,
         }
@@ -157,4 +108,4 @@ class NotifyOnce(ResponseAction, Notify):
         return self.outcome("done", "The message was accepted by SNS.")
 
     def expand_variables(self, message):
-        return {**super().expand_variables(message), "subject": self.SUBJECT}
+        return {**super().expand_variables(message), "subject": SUBJECT}

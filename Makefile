@@ -1,0 +1,60 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+PACK := $(BIN)/python -m custom_actions
+POLICIES := $(wildcard policies/*.yml)
+# Those that become Lambda functions. A policy without a mode would be run by a deploy, at once.
+DEPLOYABLE := $(shell grep -l '^    mode:' $(POLICIES))
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## Install what the pack needs into .venv
+
+$(INSTALLED): requirements.txt
+	python3.11 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+lint: $(INSTALLED) ## Check Python and YAML style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/yamllint --strict .
+
+validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
+	$(PACK) custodian validate --strict $(POLICIES)
+
+test: lint validate ## Lint, validate, and run all tests, offline
+	$(BIN)/pytest
+
+demo: $(INSTALLED) ## Play the story on this machine; FINDING=file.json plays another finding
+	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)")
+
+record: $(INSTALLED) ## Record the placebo answers of tests/replay again
+	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
+
+dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
+	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
+
+deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=...
+	$(PACK) custodian run --region "$(REGION)" -s output/deploy $(DEPLOYABLE)
+
+deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
+	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
+
+release: $(INSTALLED) need-REGION need-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=...
+	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
+	@mkdir -p output/release && echo "instance: $(INSTANCE)" > output/release/vars.yml
+	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s output/release --vars-file output/release/vars.yml policies/ec2-release.yml
+	@grep -q '"InstanceId": "$(INSTANCE)"' output/release/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
+
+need-%:
+	@[ -n "$($*)" ] || { echo "say $*=..., see make help"; exit 2; }
+
+clean: ## Remove what install, demo and runs have made
+	rm -rf $(VENV) output
+
+.PHONY: help install lint validate test demo record dryrun deploy deploy-org release clean

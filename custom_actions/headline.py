@@ -1,0 +1,163 @@
+"""The first line of each mail, which is its subject too, as plain text on one line.
+
+It is made here and not in the mailer's templates, because the mailer renders a subject without
+the resources and without the templates. Policies hand it on in `event["c7n:notice"]`, from where
+subject and template take it.
+"""
+
+import json
+
+from c7n.actions import EventAction
+from c7n.manager import resources
+from c7n.utils import type_schema
+
+NOTICE = "c7n:notice"
+
+# A constant: text of a finding inside it would be run as a template by the mailer.
+SUBJECT = '{{ event["c7n:notice"].headline }}'
+
+# The type of the scenario; the sentence of its mail is given.
+THREAT_LIST = "UnauthorizedAccess:EC2/MaliciousIPCaller.Custom"
+FOLLOW_UP = "Please follow up with any additional remediation actions."
+
+LONGEST = 900  # characters; mail servers refuse header lines of more than 998
+
+
+def one_line(text, longest=LONGEST):
+    """Text that an attacker may have written, fit for a header: no line break, no control."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def is_sample(finding):
+    """Whether a finding is marked as a sample, in any of the ways that have been seen.
+
+    policies/ec2-isolate.yml excludes the same markings by event filters.
+    """
+    service = _mapping(finding, "service")
+    info = _mapping(service, "additionalInfo")
+    try:
+        value = json.loads(info.get("value") or "{}")
+    except (TypeError, ValueError):
+        value = {}
+    marks = [info.get("sample"), value.get("sample") if isinstance(value, dict) else None]
+    return (
+        any(str(mark).lower() == "true" for mark in marks)
+        or str(finding.get("title")).strip().upper().startswith("[SAMPLE]")
+        or _mapping(_mapping(finding, "resource"), "instanceDetails").get("instanceId")
+        == "i-99999999"
+    )
+
+
+def finding_headline(finding):
+    """`GuardDuty Finding | ID: ...: The EC2 instance ... may be compromised ...`.
+
+    `finding` is the event's `detail`; every field may be missing, null or of another type.
+    """
+    count = _mapping(finding, "service").get("count")
+    line = (
+        f"GuardDuty Finding | ID: {one_line(finding.get('id'), 64) or '(none)'}: "
+        f"The {_subject(finding)} may be compromised and should be investigated"
+    )
+    if isinstance(count, int) and count > 1:
+        line += f" (seen {count} times)"
+    return one_line(f"[SAMPLE] {line}" if is_sample(finding) else line)
+
+
+def _subject(finding):
+    """What the finding is about, in words."""
+    resource = _mapping(finding, "resource")
+    access = _mapping(resource, "accessKeyDetails")
+    instance = one_line(_mapping(resource, "instanceDetails").get("instanceId"), 40)
+    name = one_line(access.get("userName") or access.get("principalId"), 128) or "(not named)"
+    if access and resource.get("resourceType") != "Instance":
+        kinds = {"IAMUser": "IAM user", "AssumedRole": "IAM role", "Role": "IAM role"}
+        if access.get("userType") == "Root":
+            return f"root user of account {one_line(finding.get('accountId'), 12)}"
+        return f"{kinds.get(access.get('userType'), 'identity')} {name}"
+    return f"EC2 instance {instance or '(not named)'}"
+
+
+def remediation_headline(finding, instance_id, outcomes):
+    """`GuardDuty Remediation | ID: ...: GuardDuty discovered ...` and how the response ended.
+
+    It says "isolated" only when the outcome of `isolate-instance` does, that is, after the
+    read-back. `outcomes` are those of the steps, see custom_actions/response.py.
+    """
+    name = f"EC2 instance (Instance ID: {instance_id})"
+    if finding.get("type") == THREAT_LIST:
+        discovered = (
+            f"GuardDuty discovered an {name} that is communicating outbound with an IP Address "
+            "on a threat list that you uploaded."
+        )
+    else:
+        discovered = f"GuardDuty discovered an {name}: {one_line(finding.get('title'), 300)}"
+    isolation = next((o for o in outcomes if "isolated" in o), {})
+    failures = [o for o in outcomes if o["status"] == "failed"]
+    errors = one_line("; ".join(f"{o['step']}: {o['error']}" for o in failures), 400)
+    planned = isolation.get("status") == "planned"
+    if planned:
+        result = f"Nothing was changed. {isolation['detail']}"
+    elif not isolation.get("isolated"):
+        result = f"It was NOT isolated. {errors or isolation.get('detail', '')}"
+    elif failures:
+        result = (
+            "All security groups have been removed and it has been isolated, "
+            f"but the response is NOT COMPLETE: {errors}"
+        )
+    else:
+        result = f"All security groups have been removed and it has been isolated. {FOLLOW_UP}"
+    line = f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: {discovered} {result}"
+    return one_line(f"OBSERVE ONLY | {line}" if planned else line)
+
+
+def _mapping(parent, key):
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+class FindingHeadline(EventAction):
+    """Puts the first line of the finding mail where `notify` finds it.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: finding-mail
+            resource: account
+            mode:
+              type: guard-duty
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+            actions:
+              - finding-headline
+              - type: notify
+                template: finding.html
+                subject: '{{ event["c7n:notice"].headline }}'
+                to: [account-emails]
+                transport:
+                  type: sns
+                  topic: guardduty-response
+
+    Writes `event["c7n:notice"]`: `headline`, and `sample`, whether the finding is one. Needs no
+    IAM permission and changes nothing.
+    """
+
+    schema = type_schema("finding-headline")
+    permissions = ()
+
+    def process(self, resources, event=None):
+        finding = event["detail"]
+        event[NOTICE] = {"headline": finding_headline(finding), "sample": is_sample(finding)}
+
+
+def _register(registry, resource_class):
+    # As c7n.actions.notify does: importing c7n.resources.account itself would cost every cold
+    # start of ec2-isolate.
+    if resource_class.type == "account":
+        resource_class.action_registry.register("finding-headline", FindingHeadline)
+
+
+resources.subscribe(_register)

@@ -1,0 +1,258 @@
+"""`make demo`: one finding goes through the deployed pack, and the story is told as it happens.
+
+    python -m simulation.demo [FINDING.json] [--output FOLDER]
+
+Exit code 0 when all went as the finding asks for: an instance that ec2-isolate took on is isolated
+as read back here, no neighbour has changed, and each mail that was due has arrived. 1 when not,
+2 when the file is no finding.
+"""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from . import deploy
+from .cloud import Cloud
+from .finding import NotAFinding, account_and_region, read_finding
+from .mail import Mailer
+from .smtp import MailSink
+from .world import build
+
+HERE = Path(__file__).parent
+SCENARIO = HERE / "scenario.json"
+ISOLATE, NOTIFY = "custodian-ec2-isolate", "custodian-finding-notify"
+
+
+class Story:
+    """What is printed, with the seconds since the event in front."""
+
+    def __init__(self):
+        self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, width=118)
+        self.begin = None
+        self.lock = threading.Lock()
+        self.number = 0
+
+    def tell(self, text, style=""):
+        """A line; text from a finding has to be escaped by the caller."""
+        since = "" if self.begin is None else f"[dim]{time.monotonic() - self.begin:7.2f} s[/]  "
+        with self.lock:
+            self.console.print(f"{since}{text}", style=style, soft_wrap=True)
+
+    def heading(self, text):
+        self.console.print()
+        self.console.rule(f"[bold]{text}", align="left")
+
+    def call(self, call):
+        """An AWS call as it is answered; those of the isolation are numbered."""
+        if call.caller != ISOLATE or call.operation.startswith("AssumeRole"):
+            return
+        self.number += 1
+        about = next(
+            (
+                str(call.parameters[key])
+                for key in ("NetworkInterfaceId", "Resources", "InstanceIds", "GroupId", "TopicArn")
+                if key in call.parameters
+            ),
+            "",
+        )
+        if call.operation == "ModifyNetworkInterfaceAttribute":
+            about += f" -> {call.parameters.get('Groups')}"
+        style = "red" if call.error_code else "cyan"
+        self.tell(
+            f"[{style}]{self.number:>3}. {call.service}:{call.operation}[/] {escape(about)}"
+            + (f" [red]{call.error_code}[/]" if call.error_code else "")
+        )
+
+    def invocation(self, invocation):
+        state = "[red]ended in an error[/]" if invocation.error else "ended"
+        kind = f"cold, {invocation.init_duration:.2f} s to start" if invocation.cold else "warm"
+        self.tell(
+            f"[dim]Lambda {invocation.function_name} {state} after {invocation.duration:.2f} s "
+            f"({kind}, try {invocation.attempt})[/]"
+        )
+        if invocation.error:
+            self.tell(f"[red]{escape(invocation.error['errorMessage'])}[/]")
+
+    def mail(self, mail):
+        self.tell(f"[bold green]MAIL[/] to {', '.join(mail.recipients)}")
+        self.tell(f"  [bold]{escape(mail.subject)}[/]")
+
+    def groups(self, title, world, snapshot, before=None):
+        """A table of the groups of every interface; what differs from `before` stands out."""
+        table = Table(title=title, title_justify="left", expand=False)
+        for column in ("instance", "name", "interface", "address", "security groups"):
+            table.add_column(column, overflow="fold")
+        for instance_id, instance in snapshot.items():
+            for number, interface in enumerate(instance["interfaces"]):
+                groups = [f"{g['id']} {g['name']}" for g in interface["groups"]]
+                text = escape("\n".join(groups))
+                if before and interface["groups"] != _groups(before, instance_id, interface["id"]):
+                    text = f"[bold yellow]{text}[/]"
+                mark = " [red]*[/]" if instance_id == world.target else ""
+                table.add_row(
+                    "" if number else f"{instance_id}{mark}",
+                    "" if number else escape(instance["name"][:60]),
+                    interface["id"],
+                    interface["private_ip"],
+                    text,
+                )
+        self.console.print(table)
+        self.console.print(f"[dim]* the instance of the finding: {world.target}[/]")
+
+
+def _groups(snapshot, instance_id, interface_id):
+    interfaces = snapshot.get(instance_id, {}).get("interfaces", [])
+    return next((i["groups"] for i in interfaces if i["id"] == interface_id), None)
+
+
+def play(event, output):
+    """Play the story of one finding; returns what did not go as it should, a line each."""
+    story = Story()
+    account, region = account_and_region(event)
+    detail = event["detail"]
+    story.heading("The finding")
+    story.tell(f"{escape(str(detail.get('type')))}  severity {detail.get('severity')}")
+    story.tell(escape(str(detail.get("title"))))
+    story.tell(f"account {account}, region {region}, id {escape(str(detail.get('id')))}")
+
+    with Cloud() as cloud, MailSink() as sink:
+        story.heading("Before")
+        story.tell("Everything below runs on this machine. Nothing goes to AWS.")
+        mailer_stack = deploy.mailer_stack(cloud, account, region)
+        deploy.account_stack(cloud, account, region, mailer_stack["MailQueueArn"])
+        story.tell("CloudFormation stacks of infra/ created")
+        policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
+        deploy.deploy(cloud, policies, account, region)
+        story.tell("deployed by `custodian run`: finding-notify, ec2-isolate")
+        world = build(cloud, event)
+        before = world.snapshot()
+        story.groups("Security groups before", world, before)
+
+        story.heading("What happens, with seconds since the event")
+        cloud.call_log.clear()
+        cloud.call_log.subscribe(story.call)
+        cloud.functions.subscribe(story.invocation)
+        sink.subscribe(story.mail)
+        mailer = Mailer(cloud, sink, account, region, mailer_stack["MailQueueUrl"])
+        with mailer.following():
+            story.begin = time.monotonic()
+            story.tell(f"finding {escape(str(detail.get('id')))} put on the event bus")
+            cloud.put_event(event)
+            cloud.wait_idle()
+        story.begin = None
+
+        story.heading("After")
+        after = world.snapshot()
+        story.groups("Security groups after", world, after, before)
+        problems = judge(story, cloud, sink, world, before, after)
+        saved = save(output, cloud, sink, event, before, after)
+
+    story.heading("Saved")
+    for path in saved:
+        story.tell(escape(str(path)))
+    story.console.print()
+    for problem in problems:
+        story.tell(f"[bold red]NOT as it should be:[/] {escape(problem)}")
+    if not problems:
+        story.tell("[bold green]As it should be.[/]")
+    return problems
+
+
+def judge(story, cloud, sink, world, before, after):
+    """Compare what was to happen with what EC2 and the SMTP server have."""
+    problems = []
+    invoked = {i.function_name: i for i in cloud.invocations}  # the last try of each
+    for name in (NOTIFY, ISOLATE):
+        invocation = invoked.get(name)
+        if invocation is None:
+            story.tell(f"{name}: its rule does not match this finding, it was not invoked")
+        elif invocation.error:
+            problems.append(f"{name} ended in an error: {invocation.error['errorMessage']}")
+        else:
+            answer = next(iter(invocation.result.values()))
+            if isinstance(answer, str):
+                story.tell(f"{name}: invoked, but {escape(answer)}")
+    subjects = [mail.subject for mail in sink.mails]
+    findings = [s for s in subjects if "GuardDuty Finding |" in s]
+    remediations = [s for s in subjects if "GuardDuty Remediation |" in s]
+    if NOTIFY in invoked and len(findings) != 1:
+        problems.append(f"{len(findings)} finding mails instead of one")
+
+    outcomes = answered(invoked.get(ISOLATE))
+    isolation = next((o for o in outcomes if o["step"] == "isolate-instance"), None)
+    touched = [
+        instance
+        for instance in before
+        if before[instance]["interfaces"] != after.get(instance, {}).get("interfaces")
+        or before[instance]["tags"] != after[instance]["tags"]
+    ]
+    if isolation is None:
+        problems += [f"{i} changed though no policy acts on this finding" for i in touched]
+        return problems
+    problems += [f"neighbour {i} changed" for i in touched if i in world.neighbours]
+    if len(remediations) != 1:
+        problems.append(f"{len(remediations)} remediation mails instead of one")
+    groups = [i["groups"] for i in after[world.target]["interfaces"]]
+    alone = all([g["name"] for g in group] == ["ForensicSecurityGroup"] for group in groups)
+    empty = all(is_empty(world, group[0]["id"]) for group in groups if group)
+    if isolation["isolated"] and alone and empty:
+        story.tell(
+            f"[green]Read back by the function at {isolation['verified_at']}, and again here: "
+            f"{len(groups)} of {len(groups)} interfaces hold only the forensic group, "
+            "which has no rule.[/]"
+        )
+    else:
+        problems.append(f"{world.target} is not isolated: {isolation['detail']}")
+    return problems
+
+
+def answered(invocation):
+    if invocation is None or invocation.error:
+        return []
+    answer = next(iter(invocation.result.values()))
+    return [] if isinstance(answer, str) else answer
+
+
+def is_empty(world, group_id):
+    (group,) = world.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
+    return not group["IpPermissions"] and not group["IpPermissionsEgress"]
+
+
+def save(output, cloud, sink, event, before, after):
+    """Write what a reader may want to look at later; returns the files."""
+    output.mkdir(parents=True, exist_ok=True)
+    for old in output.iterdir():
+        if old.is_file():
+            old.unlink()
+    documents = {"finding.json": event, "before.json": before, "after.json": after}
+    for name, document in documents.items():
+        (output / name).write_text(json.dumps(document, indent=2, default=str) + "\n")
+    logs = [f"## {i.function_name}, try {i.attempt}\n{i.log}" for i in cloud.invocations]
+    (output / "lambda.log").write_text("\n".join(logs))
+    return [*(output / name for name in documents), output / "lambda.log", *sink.save(output)]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m simulation.demo")
+    parser.add_argument("finding", nargs="?", type=Path, default=SCENARIO)
+    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    arguments = parser.parse_args()
+    try:
+        event = read_finding(arguments.finding)
+    except (NotAFinding, OSError) as error:
+        print(f"{arguments.finding}: {error}", file=sys.stderr)
+        return 2
+    return 1 if play(event, arguments.output) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The shipped policies against recorded answers, without a network.
+
+placebo gives the recorded answers in order and ignores what is asked. So each test asserts what
+was sent, and that every recording was used, once.
+"""
+
+import filecmp
+import json
+import re
+from collections import Counter
+
+import pytest
+import scenarios
+from c7n.exceptions import PolicyExecutionError
+
+
+class Replay:
+    def __init__(self, name, monkeypatch):
+        self.folder = scenarios.RECORDINGS / name
+        self.event = json.loads((self.folder / "event.json").read_text())
+        self.instance = self.event["detail"]["resource"]["instanceDetails"]["instanceId"]
+        # Nothing listens there: a call that is not recorded cannot succeed by accident.
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        self.factory = scenarios.Factory(self.folder, "playback")
+
+    def isolate(self):
+        return scenarios.run("ec2-isolate", self.event, self.factory)
+
+    def release(self):
+        return scenarios.run("ec2-release", None, self.factory, self.instance)
+
+    def answer(self, operation, number=1):
+        (path,) = self.folder.glob(f"*.{operation}_{number}.json")
+        return json.loads(path.read_text())["data"]
+
+    @property
+    def sent(self):
+        return self.factory.sent
+
+    def sent_to(self, operation):
+        return [parameters for name, parameters in self.sent if name == operation]
+
+    def groups_before(self):
+        (reservation,) = self.answer("DescribeInstances")["Reservations"]
+        return {
+            i["NetworkInterfaceId"]: [g["GroupId"] for g in i["Groups"]]
+            for i in reservation["Instances"][0]["NetworkInterfaces"]
+        }
+
+    def unused(self):
+        """Recordings against calls: empty when each was used exactly once."""
+        recorded = Counter(
+            re.fullmatch(r"\w+\.(\w+)_\d+\.json", path.name)[1]
+            for path in self.folder.glob("*_*.json")
+        )
+        called = Counter(operation for operation, _ in self.sent)
+        return (recorded - called) + (called - recorded)
+
+
+@pytest.fixture
+def replay(request, monkeypatch):
+    replay = Replay(request.param, monkeypatch)
+    yield replay
+    assert not replay.unused(), "recordings that were not used, or used twice"
+
+
+def scenario(name):
+    return pytest.mark.parametrize("replay", [name], indirect=True)
+
+
+def swaps(replay):
+    return {
+        p["NetworkInterfaceId"]: p["Groups"]
+        for p in replay.sent_to("ModifyNetworkInterfaceAttribute")
+    }
+
+
+@scenario("isolate")
+def test_isolate(replay):
+    replay.isolate()
+
+    before = replay.groups_before()
+    (group,) = replay.answer("DescribeSecurityGroups")["SecurityGroups"]
+    assert replay.sent[0] == ("DescribeInstances", {"InstanceIds": [replay.instance]})
+    assert swaps(replay) == dict.fromkeys(before, [group["GroupId"]])
+    record, state, notified = replay.sent_to("CreateTags")
+    assert set(record["Resources"]) == set(before)
+    assert {t["Key"].split(":")[2]: t["Value"].split() for t in record["Tags"]} == before
+    assert state["Resources"] == notified["Resources"] == [replay.instance]
+    assert {"Key": "forensic:state", "Value": "isolated"} in state["Tags"]
+    operations = [operation for operation, _ in replay.sent]
+    assert operations.index("CreateTags") < operations.index("ModifyNetworkInterfaceAttribute")
+    assert operations.index("DescribeNetworkInterfaces") < operations.index("Publish")
+    (message,) = replay.sent_to("Publish")
+    assert message["TopicArn"].endswith(":guardduty-response")
+
+
+@scenario("isolate-without-group")
+def test_isolate_without_group(replay):
+    replay.isolate()
+
+    (made,) = replay.sent_to("CreateSecurityGroup")
+    group = replay.answer("CreateSecurityGroup")["GroupId"]
+    assert made["GroupName"] == "ForensicSecurityGroup"
+    (revoked,) = replay.sent_to("RevokeSecurityGroupEgress")
+    shown = replay.answer("DescribeSecurityGroups", 2)["SecurityGroups"][0]
+    assert revoked["GroupId"] == group
+    assert revoked["IpPermissions"] == shown["IpPermissionsEgress"]
+    assert set(map(tuple, swaps(replay).values())) == {(group,)}
+
+
+@scenario("isolate-again")
+def test_isolate_again(replay):
+    replay.isolate()
+
+    assert [operation for operation, _ in replay.sent] == [
+        "DescribeInstances",
+        "DescribeSecurityGroups",
+        "DescribeNetworkInterfaces",
+    ]
+
+
+@scenario("isolate-refused")
+def test_isolate_refused(replay):
+    refused = replay.answer("ModifyNetworkInterfaceAttribute", 2)["Error"]["Code"]
+
+    with pytest.raises(PolicyExecutionError, match=refused):
+        replay.isolate()
+
+    assert len(swaps(replay)) == 2
+    (state,) = [t for t in replay.sent_to("CreateTags") if "forensic:state" in str(t)]
+    assert {"Key": "forensic:state", "Value": "incomplete"} in state["Tags"]
+    assert len(replay.sent_to("Publish")) == 1
+
+
+@scenario("release")
+def test_release(replay):
+    replay.release()
+
+    interfaces = replay.answer("DescribeNetworkInterfaces")["NetworkInterfaces"]
+    recorded = {
+        i["NetworkInterfaceId"]: next(
+            t["Value"].split()
+            for t in i["TagSet"]
+            if t["Key"] == f"forensic:original-groups:{i['NetworkInterfaceId']}"
+        )
+        for i in interfaces
+    }
+    assert replay.sent[0][1]["Filters"] == [{"Name": "instance-id", "Values": [replay.instance]}]
+    assert swaps(replay) == recorded
+    (forgotten,) = replay.sent_to("DeleteTags")
+    assert set(forgotten["Resources"]) == {replay.instance, *recorded}
+    assert all(t["Key"].startswith("forensic:") for t in forgotten["Tags"])
+
+
+def test_every_scenario_has_recordings_and_the_other_way_round():
+    assert {p.name for p in scenarios.RECORDINGS.iterdir()} == set(scenarios.NAMES)
+
+
+@pytest.mark.parametrize("name", scenarios.NAMES)
+def test_recording_again_gives_the_same_files(name, tmp_path, monkeypatch):
+    """The recordings are of the code as it is: `make record` would change nothing."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", scenarios.REGION)
+
+    scenarios.record(name, tmp_path / name)
+
+    comparison = filecmp.dircmp(tmp_path / name, scenarios.RECORDINGS / name)
+    assert comparison.left_only == comparison.right_only == comparison.diff_files == []
