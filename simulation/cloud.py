@@ -1,0 +1,256 @@
+"""The simulated cloud: a moto server in this process, made to behave where the story needs it.
+
+    with Cloud() as cloud:
+        cloud.client("ec2", ACCOUNT, REGION).describe_instances()
+        subprocess.run([...], env=cloud.environment(ACCOUNT, REGION))
+        cloud.put_event(event)
+        cloud.wait_idle()
+
+moto's state belongs to the process, so there can be only one Cloud at a time.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import threading
+from pathlib import Path
+from unittest import mock
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.loaders import Loader
+from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import make_server
+
+from .calls import Call, CallLog
+from .ec2 import corrected_ec2
+from .eventbridge import delivering_to_lambda
+from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
+from .sns import delivering_across_accounts
+
+# The role that AWS Organizations makes in member accounts; whoever works in one is this role.
+ADMINISTRATOR = "OrganizationAccountAccessRole"
+NO_FILE = os.devnull
+
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+
+
+class Session(boto3.Session):
+    """A boto3 session whose clients talk to the simulated cloud, whatever this machine's AWS
+    configuration and proxies say."""
+
+    loader = Loader()
+
+    def __init__(self, endpoint: str, region: str, credentials: dict[str, str]):
+        core = botocore.session.Session(
+            session_vars={
+                "profile": (None, None, None, None),
+                "config_file": (None, None, NO_FILE, None),
+                "credentials_file": (None, None, NO_FILE, None),
+                "ca_bundle": (None, None, None, None),
+            }
+        )
+        core.register_component("data_loader", self.loader)
+        super().__init__(botocore_session=core, region_name=region, **credentials)
+        self.endpoint = endpoint
+
+    def client(self, service_name, *args, endpoint_url=None, config=None, **kwargs):
+        config = Config(proxies={}).merge(config or Config())
+        url = endpoint_url or self.endpoint
+        return super().client(service_name, *args, endpoint_url=url, config=config, **kwargs)
+
+
+class Cloud:
+    """A context manager; see the module. What it offers beside its methods:
+
+    endpoint: the URL of the server. call_log: see `calls.CallLog`. functions: see
+    `lambda_service.LambdaService`. undelivered: (rule name, function name) of each event that
+    EventBridge was not allowed to deliver. folder: a temporary folder that lasts as long.
+    """
+
+    running: "Cloud | None" = None
+
+    def __enter__(self) -> "Cloud":
+        if Cloud.running:
+            raise RuntimeError("moto's state belongs to the process: only one Cloud at a time")
+        Cloud.running = self
+        self.call_log = CallLog()
+        self.undelivered: list[tuple[str, str]] = []
+        self._credentials: dict[tuple[str, str, str], dict[str, str]] = {}
+        self._clients: dict[tuple[str, str, str, str], object] = {}
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, Cloud, "running", None)
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloud-")))
+            self.home = self.folder / "home"
+            self.home.mkdir()
+            # Of moto's 1300 public AMIs none is needed; each account and region would load them.
+            stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
+            _forget_moto_state()
+            stack.enter_context(corrected_ec2())
+            stack.enter_context(kept_dead_letter_config())
+            stack.enter_context(delivering_across_accounts())
+            stack.enter_context(self.call_log.recording())
+            self.endpoint = stack.enter_context(_serving())
+            self.functions = LambdaService(self.environment, self.client, self.folder)
+            stack.callback(self.functions.close)
+            stack.enter_context(
+                delivering_to_lambda(
+                    self.functions.invoke_later,
+                    lambda rule, function: self.undelivered.append((rule.name, function)),
+                )
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stack.close()
+
+    def enter_context(self, context):
+        """Enter a context that lasts as long as the cloud, as `ExitStack.enter_context`."""
+        return self._stack.enter_context(context)
+
+    def reset(self) -> None:
+        """Forget all resources, calls, hooks and invocations; the server goes on."""
+        self.wait_idle()
+        self.functions.discard_warm()
+        self.functions.invocations.clear()
+        self.call_log.clear()
+        self.undelivered.clear()
+        self._credentials.clear()
+        self._clients.clear()
+        _forget_moto_state()
+
+    # Who is calling
+
+    def credentials(
+        self, account_id: str, role: str = ADMINISTRATOR, session_name: str = "simulation"
+    ) -> dict[str, str]:
+        """Keys of a role, by name or ARN, as arguments of `boto3.Session`.
+
+        They come from sts:AssumeRole, because that is how moto tells accounts apart; the role need
+        not exist unless IAM is enforced. Calls made with them have the role's name as `caller`,
+        or the session's name when that is given.
+        """
+        arn = role if role.startswith("arn:") else f"arn:aws:iam::{account_id}:role/{role}"
+        known = (arn, session_name, account_id)
+        if known not in self._credentials:
+            anybody = {"aws_access_key_id": "AKIASIMULATION000000", "aws_secret_access_key": "x"}
+            sts = Session(self.endpoint, "us-east-1", anybody).client("sts")
+            issued = sts.assume_role(RoleArn=arn, RoleSessionName=session_name)["Credentials"]
+            if session_name != "simulation":
+                self.call_log.name(issued["AccessKeyId"], session_name)
+            self._credentials[known] = {
+                "aws_access_key_id": issued["AccessKeyId"],
+                "aws_secret_access_key": issued["SecretAccessKey"],
+                "aws_session_token": issued["SessionToken"],
+            }
+        return self._credentials[known]
+
+    def session(self, account_id: str, region: str, role: str = ADMINISTRATOR) -> Session:
+        """A boto3 session in an account and region."""
+        return Session(self.endpoint, region, self.credentials(account_id, role))
+
+    def client(self, service: str, account_id: str, region: str, role: str = ADMINISTRATOR):
+        """A boto3 client in an account and region. Making one is slow, so they are kept."""
+        key = (service, account_id, region, role)
+        if key not in self._clients:
+            self._clients[key] = self.session(account_id, region, role).client(service)
+        return self._clients[key]
+
+    def environment(
+        self,
+        account_id: str,
+        region: str,
+        role: str = ADMINISTRATOR,
+        session_name: str = "simulation",
+    ) -> dict[str, str]:
+        """The whole environment for a subprocess: credentials, endpoint, and nothing of this
+        machine's own AWS configuration or proxies."""
+        keys = self.credentials(account_id, role, session_name)
+        return {name.upper(): value for name, value in keys.items()} | {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_CONFIG_FILE": NO_FILE,
+            "AWS_SHARED_CREDENTIALS_FILE": NO_FILE,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "HOME": str(self.home),
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+        }
+
+    # What happens
+
+    def put_event(self, event: dict) -> None:
+        """Give an EventBridge event to the default bus of its own account and region.
+
+        event: as EventBridge delivers it; its `id` is not kept, the bus gives a new one.
+        """
+        events = self.client("events", event["account"], event["region"])
+        entry = {
+            "Source": event["source"],
+            "DetailType": event["detail-type"],
+            "Detail": json.dumps(event["detail"]),
+            "Resources": event.get("resources", []),
+        }
+        if "time" in event:
+            entry["Time"] = event["time"]
+        answer = events.put_events(Entries=[entry])
+        if answer["FailedEntryCount"] or "ErrorCode" in answer["Entries"][0]:
+            raise ValueError(f"EventBridge refuses the event: {answer['Entries']}")
+
+    def invoke(self, function_name: str, event: object, account_id: str, region: str) -> Invocation:
+        """Run a function once, wait, and return what happened: no retries."""
+        return self.functions.invoke(function_name, event, account_id, region)
+
+    def wait_idle(self, timeout: float = 60) -> None:
+        """Wait until all asynchronous invocations and their retries are over."""
+        self.functions.wait_idle(timeout)
+
+    @property
+    def invocations(self) -> list[Invocation]:
+        return self.functions.invocations
+
+    @property
+    def calls(self) -> list[Call]:
+        return self.call_log.calls
+
+    def fail(self, operation: str, code: str, **options):
+        """See `CallLog.fail`."""
+        return self.call_log.fail(operation, code, **options)
+
+    def before(self, operation: str, callback, **options):
+        """See `CallLog.before`."""
+        return self.call_log.before(operation, callback, **options)
+
+
+def _forget_moto_state() -> None:
+    """What POST /moto-api/reset does."""
+    BackendDict.reset()
+    reset_model_data()
+
+
+@contextlib.contextmanager
+def _serving():
+    """moto's server in a thread, on a free port of 127.0.0.1; gives its URL."""
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server(
+        "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
+    )
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="moto", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,65 @@
+"""CloudFormation resources that moto passes over: it warns, and the stack comes up without them.
+
+moto finds resource types among the subclasses of CloudFormationModel, so defining them is enough.
+They are created only: changing or deleting such a stack is not simulated.
+"""
+
+import json
+
+from moto.core.common_models import CloudFormationModel
+from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
+
+
+class Subscription(CloudFormationModel):
+    """AWS::SNS::Subscription of an endpoint to a topic."""
+
+    def __init__(self, arn: str):
+        self.physical_resource_id = arn
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::SNS::Subscription"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
+    ):
+        properties = cloudformation_json["Properties"]
+        unknown = set(properties) - {"TopicArn", "Protocol", "Endpoint"}
+        if unknown:
+            raise NotImplementedError(f"AWS::SNS::Subscription: {sorted(unknown)}")
+        subscription = sns_backends[account_id][region_name].subscribe(
+            properties["TopicArn"], properties["Endpoint"], properties["Protocol"]
+        )
+        return cls(subscription.arn)
+
+
+class QueuePolicy(CloudFormationModel):
+    """AWS::SQS::QueuePolicy on queues given by their URLs. moto does not enforce it."""
+
+    def __init__(self, name: str):
+        self.physical_resource_id = name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::SQS::QueuePolicy"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
+    ):
+        properties = cloudformation_json["Properties"]
+        policy = json.dumps(properties["PolicyDocument"])
+        for url in properties["Queues"]:
+            queue = url.rpartition("/")[2]
+            sqs_backends[account_id][region_name].set_queue_attributes(queue, {"Policy": policy})
+        return cls(resource_name)

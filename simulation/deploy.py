@@ -1,0 +1,96 @@
+"""Deploying to the simulated cloud with the tools that deploy to AWS."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import simulation.cloudformation  # noqa: F401  registers resource types with moto
+
+from .cloud import Cloud
+
+ROOT = Path(__file__).parents[1]
+INFRA = ROOT / "infra"
+
+
+def stack(
+    cloud: Cloud,
+    template: str,
+    account_id: str,
+    region: str,
+    name: str | None = None,
+    **parameters: str,
+) -> dict[str, str]:
+    """Create a CloudFormation stack and return its outputs.
+
+    template: the name of a file in infra/. name: of the stack, the template's own by default.
+    parameters: the template's. RuntimeError with the reason when it does not come up.
+    """
+    cloudformation = cloud.client("cloudformation", account_id, region)
+    name = name or Path(template).stem
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateBody=(INFRA / template).read_text(),
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+        ],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    made = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    if made["StackStatus"] != "CREATE_COMPLETE":
+        raise RuntimeError(f"{name}: {made['StackStatus']} {made.get('StackStatusReason', '')}")
+    return {output["OutputKey"]: output["OutputValue"] for output in made.get("Outputs", [])}
+
+
+def mailer_stack(cloud: Cloud, account_id: str, region: str) -> dict[str, str]:
+    """The central mail queue; its outputs MailQueueUrl and MailQueueArn."""
+    return stack(cloud, "mailer.yml", account_id, region, "guardduty-response-mailer")
+
+
+def account_stack(cloud: Cloud, account_id: str, region: str, mail_queue_arn: str) -> None:
+    """What one account and region needs before a deploy."""
+    parameters = {"MailQueueArn": mail_queue_arn}
+    stack(cloud, "account.yml", account_id, region, "guardduty-response", **parameters)
+
+
+def custodian(
+    cloud: Cloud, arguments: Sequence[str | Path], account_id: str, region: str
+) -> subprocess.CompletedProcess:
+    """`python -m custom_actions custodian ARGUMENTS` in an account and region.
+
+    Returns the finished process, stdout and stderr in `stdout`; RuntimeError with both when it
+    ends in an error.
+    """
+    return _tool(cloud, "custodian", arguments, account_id, region)
+
+
+def c7n_org(
+    cloud: Cloud, arguments: Sequence[str | Path], account_id: str, region: str
+) -> subprocess.CompletedProcess:
+    """`python -m custom_actions c7n-org ARGUMENTS`, as `custodian`."""
+    return _tool(cloud, "c7n-org", arguments, account_id, region)
+
+
+def deploy(
+    cloud: Cloud, policies: Sequence[str | Path], account_id: str, region: str
+) -> subprocess.CompletedProcess:
+    """`custodian run` of policy files, which deploys those with a Lambda mode."""
+    output = cloud.folder / "custodian"
+    return custodian(
+        cloud, ["run", "--region", region, "-s", output, *policies], account_id, region
+    )
+
+
+def _tool(cloud: Cloud, tool: str, arguments, account_id: str, region: str):
+    finished = subprocess.run(
+        [sys.executable, "-m", "custom_actions", tool, *map(str, arguments)],
+        cwd=ROOT,
+        env=cloud.environment(account_id, region),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if finished.returncode:
+        command = " ".join([tool, *map(str, arguments)])
+        raise RuntimeError(f"{command}: exit {finished.returncode}\n{finished.stdout}")
+    return finished

@@ -1,0 +1,310 @@
+"""Lambda as a service: warm containers, asynchronous invocation, retries, dead letters.
+
+moto keeps functions but needs Docker to run them. Here they are run by `lambda_runtime`, from the
+archive and the configuration that moto was given. Where this differs from Lambda: the two retries
+come at once (Lambda waits one minute, then two), there is no throttling and no event age limit.
+https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+"""
+
+import contextlib
+import json
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from moto.awslambda.models import LambdaFunction, lambda_backends
+
+from .lambda_runtime import Container, FunctionConfig, image_packages, unpack
+
+RETRIES = 2
+CONCURRENCY = 8
+
+
+@dataclass
+class Invocation:
+    """One attempt to run a function.
+
+    attempt: 1 for the first, up to 3. cold: whether a container was started for it. error:
+    Lambda's error object (errorType, errorMessage, stackTrace) or None. duration: seconds of the
+    handler; init_duration: seconds before it, of a cold start, else 0.
+    dead_letter: on a last attempt that failed, the ARN of the queue that took the event, or the
+    reason why none did.
+    """
+
+    function_name: str
+    account_id: str
+    region: str
+    request_id: str
+    attempt: int
+    cold: bool
+    event: object
+    result: object
+    error: dict | None
+    duration: float
+    init_duration: float
+    log: str
+    started: float
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    dead_letter: str | None = None
+
+
+class LambdaService:
+    """Runs the functions that moto holds, of all accounts and regions.
+
+    environment: `(account_id, region, role ARN, session name) -> dict`, the credentials and the
+    endpoint as environment variables. client: `(service, account_id, region, role ARN)` -> a boto3
+    client. folder: for unpacked archives.
+    """
+
+    def __init__(self, environment: Callable, client: Callable, folder: Path):
+        self.invocations: list[Invocation] = []
+        self._environment = environment
+        self._client = client
+        self._folder = folder
+        self._runtime = image_packages(folder / "runtime")
+        self._changed = threading.Condition()
+        self._pending = 0
+        self._broken: Exception | None = None
+        self._closed = False
+        self._unpacking = threading.Lock()
+        self._idle: dict[FunctionConfig, list[Container]] = defaultdict(list)
+        self._busy: set[Container] = set()
+        self._subscribers: list[Callable[[Invocation], object]] = []
+        self._workers = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="lambda")
+
+    def subscribe(self, callback: Callable[[Invocation], object]) -> Callable[[], None]:
+        """Have `callback(invocation)` called after each. Returns a function that ends it."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def invoke(self, function_name: str, event: object, account_id: str, region: str) -> Invocation:
+        """Run a function once and wait, as a synchronous invocation does: no retry."""
+        config = self._config(function_name, account_id, region)
+        return self._attempt(config, event, str(uuid.uuid4()), attempt=1)
+
+    def invoke_later(self, function_name: str, event: object, account_id: str, region: str) -> None:
+        """Queue an event for a function, as an asynchronous invocation does."""
+        with self._changed:
+            self._pending += 1
+        self._workers.submit(self._until_done, function_name, event, account_id, region)
+
+    def wait_idle(self, timeout: float = 60) -> None:
+        """Wait until no asynchronous invocation is queued or running; TimeoutError after that.
+
+        Raises what kept the simulation itself from running a function, for example a deleted one.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._pending == 0, timeout):
+                raise TimeoutError(f"{self._pending} invocations still running after {timeout} s")
+            broken, self._broken = self._broken, None
+        if broken:
+            raise broken
+
+    def kill(self, function_name: str) -> int:
+        """Kill the running containers of a function, as a crash would. Returns how many."""
+        with self._changed:
+            running = [one for one in self._busy if one.config.name == function_name]
+        for container in running:
+            container.kill()
+        return len(running)
+
+    def discard_warm(self) -> None:
+        """Drop all warm containers: the next invocation of each function is a cold start."""
+        with self._changed:
+            idle = [one for containers in self._idle.values() for one in containers]
+            self._idle.clear()
+        for container in idle:
+            container.close()
+
+    def close(self) -> None:
+        """Stop everything, running functions too."""
+        with self._changed:
+            self._closed = True
+            busy = list(self._busy)
+        for container in busy:
+            container.kill()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self.discard_warm()
+
+    def _until_done(self, function_name: str, event: object, account_id: str, region: str) -> None:
+        """One asynchronous event: first try, retries, dead letter."""
+        request_id = str(uuid.uuid4())
+        try:
+            for attempt in range(1, RETRIES + 2):
+                config = self._config(function_name, account_id, region)
+                last = attempt == RETRIES + 1
+                invocation = self._attempt(config, event, request_id, attempt, last)
+                if invocation.error is None or self._closed:
+                    return
+        except Exception as error:  # noqa: BLE001  wait_idle raises it
+            self._broken = error
+        finally:
+            with self._changed:
+                self._pending -= 1
+                self._changed.notify_all()
+
+    def _attempt(
+        self,
+        config: FunctionConfig,
+        event: object,
+        request_id: str,
+        attempt: int,
+        last: bool = False,
+    ) -> Invocation:
+        started, began = time.monotonic(), datetime.now(UTC)
+        container = self._take(config)
+        cold = container.cold
+        try:
+            outcome = container.run(event, request_id)
+        finally:
+            self._give_back(container)
+        invocation = Invocation(
+            function_name=config.name,
+            account_id=config.account_id,
+            region=config.region,
+            request_id=request_id,
+            attempt=attempt,
+            cold=cold,
+            event=event,
+            result=outcome.result,
+            error=outcome.error,
+            duration=outcome.duration,
+            init_duration=outcome.init_duration,
+            log=outcome.log,
+            started=started,
+            at=began,
+        )
+        if outcome.error and last:
+            invocation.dead_letter = self._bury(config, invocation)
+        with self._changed:
+            self.invocations.append(invocation)
+        for subscriber in list(self._subscribers):
+            subscriber(invocation)
+        return invocation
+
+    def _take(self, config: FunctionConfig) -> Container:
+        """A warm container, or a new one. A function that was changed gets new ones."""
+        container = self._take_idle(config)
+        if container is None:
+            task_root = self._folder / config.code_sha256.replace("/", "_")
+            with self._unpacking:
+                if not task_root.exists():
+                    code = _function(config.name, config.account_id, config.region).code_bytes
+                    unpack(code, task_root)
+            environment = self._environment(
+                config.account_id, config.region, config.role, config.name
+            )
+            container = Container(config, task_root, self._runtime, environment)
+        with self._changed:
+            self._busy.add(container)
+        return container
+
+    def _take_idle(self, config: FunctionConfig) -> Container | None:
+        with self._changed:
+            while self._idle[config]:
+                container = self._idle[config].pop()
+                if container.alive:
+                    return container
+        return None
+
+    def _give_back(self, container: Container) -> None:
+        with self._changed:
+            self._busy.discard(container)
+            if container.alive:
+                self._idle[container.config].append(container)
+                return
+        container.close()
+
+    def _config(self, function_name: str, account_id: str, region: str) -> FunctionConfig:
+        function = _function(function_name, account_id, region)
+        return FunctionConfig(
+            arn=function.function_arn,
+            name=function.function_name,
+            account_id=account_id,
+            region=region,
+            runtime=function.run_time,
+            handler=function.handler,
+            role=function.role,
+            timeout=int(function.timeout),
+            memory_size=int(function.memory_size),
+            code_sha256=function.code_sha_256,
+            variables=tuple(sorted(function.environment_vars.items())),
+            dead_letter_arn=getattr(function, "dead_letter_config", {}).get("TargetArn"),
+        )
+
+    def _bury(self, config: FunctionConfig, invocation: Invocation) -> str:
+        """Send the event to the function's dead-letter queue, with the function's role."""
+        target = config.dead_letter_arn
+        if not target:
+            return "no dead-letter queue"
+        if target.split(":")[2] != "sqs":
+            return f"{target} is not an SQS queue"
+        sqs = self._client("sqs", config.account_id, config.region, config.role)
+        attributes = {
+            "RequestID": ("String", invocation.request_id),
+            "ErrorCode": ("Number", "200"),
+            "ErrorMessage": ("String", invocation.error["errorMessage"][:1024] or "-"),
+        }
+        try:
+            sqs.send_message(
+                QueueUrl=sqs.get_queue_url(QueueName=target.rpartition(":")[2])["QueueUrl"],
+                MessageBody=json.dumps(invocation.event),
+                MessageAttributes={
+                    name: {"DataType": kind, "StringValue": value}
+                    for name, (kind, value) in attributes.items()
+                },
+            )
+        except Exception as error:  # noqa: BLE001  Lambda drops the event and counts a metric
+            return f"{target}: {error}"
+        return target
+
+
+def _function(name: str, account_id: str, region: str) -> LambdaFunction:
+    """moto's function, or LookupError."""
+    functions = lambda_backends[account_id][region].list_functions()
+    for function in functions:
+        if function.function_name == name:
+            return function
+    names = ", ".join(sorted(function.function_name for function in functions)) or "none"
+    raise LookupError(f"no function {name} in {account_id} {region}; there are: {names}")
+
+
+@contextlib.contextmanager
+def kept_dead_letter_config() -> Iterator[None]:
+    """Have moto keep `DeadLetterConfig`, which it takes and forgets."""
+    create, update, show = (
+        LambdaFunction.__init__,
+        LambdaFunction.update_configuration,
+        LambdaFunction.get_configuration,
+    )
+
+    def __init__(self, account_id, spec, *args, **kwargs):
+        create(self, account_id, spec, *args, **kwargs)
+        self.dead_letter_config = spec.get("DeadLetterConfig") or {}
+
+    def update_configuration(self, config_updates):
+        if "DeadLetterConfig" in config_updates:
+            self.dead_letter_config = config_updates["DeadLetterConfig"] or {}
+        return update(self, config_updates)
+
+    def get_configuration(self, *args, **kwargs):
+        configuration = show(self, *args, **kwargs)
+        if self.dead_letter_config:
+            configuration["DeadLetterConfig"] = self.dead_letter_config
+        return configuration
+
+    LambdaFunction.__init__ = __init__
+    LambdaFunction.update_configuration = update_configuration
+    LambdaFunction.get_configuration = get_configuration
+    try:
+        yield
+    finally:
+        LambdaFunction.__init__ = create
+        LambdaFunction.update_configuration = update
+        LambdaFunction.get_configuration = show

@@ -1,0 +1,70 @@
+"""Deploying with CloudFormation and Custodian, and a first finding all the way to a mail."""
+
+from pathlib import Path
+
+import pytest
+
+from simulation import deploy
+from simulation.finding import read_finding
+from simulation.mail import Mailer
+from simulation.smtp import MailSink
+
+ACCOUNT, MAIL_ACCOUNT, REGION = "111122223333", "999988887777", "us-west-2"
+SCENARIO = Path(deploy.__file__).with_name("scenario.json")
+POLICY = """
+policies:
+  - name: probe
+    resource: account
+    mode: {type: guard-duty, role: guardduty-response}
+    actions:
+      - type: notify
+        to: [somebody@example.com]
+        subject: a subject
+        template: default.html
+        transport: {type: sns, topic: guardduty-response}
+"""
+
+
+def test_from_a_policy_file_to_a_mail(cloud, tmp_path):
+    policy = tmp_path / "probe.yml"
+    policy.write_text(POLICY)
+    mail = deploy.mailer_stack(cloud, MAIL_ACCOUNT, REGION)
+    deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"])
+    output = deploy.deploy(cloud, [policy], ACCOUNT, REGION).stdout
+    assert "Publishing custodian policy lambda function custodian-probe" in output
+
+    event = read_finding(SCENARIO)
+    with MailSink() as sink:
+        mailer = Mailer(cloud, sink, MAIL_ACCOUNT, REGION, mail["MailQueueUrl"])
+        with mailer.following():
+            cloud.put_event(event)
+            cloud.wait_idle()
+        (received,) = sink.wait_for(1)
+    assert (received.subject, received.recipients) == ("a subject", ["somebody@example.com"])
+    (invocation,) = cloud.invocations
+    assert invocation.error is None
+    assert invocation.event["detail"] == event["detail"]
+    assert "Publish" in [call.operation for call in cloud.call_log.by("custodian-probe")]
+
+
+def test_a_tool_that_fails_raises_with_its_output(cloud, tmp_path):
+    policy = tmp_path / "bad.yml"
+    policy.write_text("policies: [{name: bad, resource: nothing}]")
+    with pytest.raises(RuntimeError, match=r"(?s)custodian validate .*bad.yml: exit 1\n.*nothing"):
+        deploy.custodian(cloud, ["validate", policy], ACCOUNT, REGION)
+
+
+def test_a_stack_that_fails_raises(cloud):
+    with pytest.raises(Exception, match="MailQueueArn"):
+        deploy.stack(cloud, "account.yml", ACCOUNT, REGION)
+
+
+def test_stacks_have_the_subscription_and_the_policy_of_the_queue(cloud):
+    mail = deploy.mailer_stack(cloud, MAIL_ACCOUNT, REGION)
+    deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"])
+    sns = cloud.client("sns", ACCOUNT, REGION)
+    (subscription,) = sns.list_subscriptions()["Subscriptions"]
+    assert subscription["Endpoint"] == mail["MailQueueArn"]
+    sqs = cloud.client("sqs", MAIL_ACCOUNT, REGION)
+    attributes = sqs.get_queue_attributes(QueueUrl=mail["MailQueueUrl"], AttributeNames=["Policy"])
+    assert "sns.amazonaws.com" in attributes["Attributes"]["Policy"]

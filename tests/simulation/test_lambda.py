@@ -1,0 +1,240 @@
+"""The Lambda runtime and its retry rule."""
+
+import json
+import time
+
+import pytest
+
+ACCOUNT, REGION, ROLE = "111122223333", "us-west-2", "function-role"
+
+ECHO = "def run(event, context):\n    print('got', event)\n    return event\n"
+FAIL = "def run(event, context):\n    raise ValueError('no luck')\n"
+
+
+@pytest.fixture
+def invoke(cloud):
+    return lambda name, event=None: cloud.invoke(name, event, ACCOUNT, REGION)
+
+
+@pytest.mark.parametrize("package", ["jinja2", "moto", "c7n", "simulation", "custom_actions"])
+def test_what_is_not_in_the_archive_cannot_be_imported(make_function, invoke, package):
+    make_function("probe", {"main.py": f"import {package}\n" + ECHO})
+    invocation = invoke("probe")
+    assert invocation.error["errorType"] == "Runtime.ImportModuleError"
+    assert invocation.error["errorMessage"] == (
+        f"Unable to import module 'main': No module named '{package}'"
+    )
+    assert invocation.error["errorMessage"] in invocation.log
+
+
+def test_what_is_in_the_image_can_be_imported(make_function, invoke):
+    imports = "import boto3, botocore, s3transfer, jmespath, dateutil.parser, six, urllib3\n"
+    make_function("probe", {"main.py": imports + ECHO})
+    assert invoke("probe", {"a": 1}).result == {"a": 1}
+
+
+def test_packages_and_data_files_come_from_the_archive(make_function, invoke):
+    source = "def run(event, context):\n    return open('data.json').read()\n"
+    make_function(
+        "probe", {"pack/__init__.py": "", "pack/it.py": source, "data.json": "[]"}, "pack.it.run"
+    )
+    assert invoke("probe").result == "[]"
+
+
+def test_a_warm_container_keeps_its_state(make_function, invoke):
+    source = "seen = []\ndef run(event, context):\n    seen.append(event)\n    return seen\n"
+    make_function("probe", {"main.py": source})
+    first, second = invoke("probe", 1), invoke("probe", 2)
+    assert (first.cold, first.result) == (True, [1])
+    assert (second.cold, second.result) == (False, [1, 2])
+    assert first.init_duration > 0 and second.init_duration == 0
+
+
+def test_new_code_and_configuration_take_a_new_container(cloud, make_function, invoke):
+    source = "import os\ndef run(event, context):\n    return os.environ.get('COLOUR')\n"
+    make_function("probe", {"main.py": source})
+    assert invoke("probe").result is None
+    cloud.client("lambda", ACCOUNT, REGION).update_function_configuration(
+        FunctionName="probe", Environment={"Variables": {"COLOUR": "red"}}
+    )
+    changed = invoke("probe")
+    assert (changed.cold, changed.result) == (True, "red")
+
+
+def test_log_has_the_lines_of_lambda(make_function, invoke):
+    source = (
+        "import logging\nlogging.getLogger().setLevel('INFO')\n"
+        "def run(event, context):\n    print('printed')\n    logging.info('logged')\n"
+    )
+    make_function("probe", {"main.py": source})
+    invocation = invoke("probe")
+    lines = invocation.log.splitlines()
+    request_id = invocation.request_id
+    assert lines[0] == f"START RequestId: {request_id} Version: $LATEST"
+    assert lines[1] == "printed"
+    assert lines[2].startswith("[INFO]\t") and lines[2].endswith(f"Z\t{request_id}\tlogged")
+    assert lines[3] == f"END RequestId: {request_id}"
+    assert lines[4].startswith(f"REPORT RequestId: {request_id}\tDuration: ")
+    assert "Init Duration" in lines[4] and "Init Duration" not in invoke("probe").log
+
+
+def test_context_and_environment(make_function, invoke):
+    source = """
+import os
+def run(event, context):
+    return [context.function_name, context.invoked_function_arn, context.log_group_name,
+            0 < context.get_remaining_time_in_millis() <= 7000, os.environ['AWS_REGION'],
+            os.getcwd() == os.environ['LAMBDA_TASK_ROOT'], 'VIRTUAL_ENV' in os.environ]
+"""
+    arn = make_function("probe", {"main.py": source}, Timeout=7)
+    assert invoke("probe").result == ["probe", arn, "/aws/lambda/probe", True, REGION, True, False]
+
+
+def test_runs_as_its_role(cloud, make_function, invoke):
+    source = """
+import boto3
+def run(event, context):
+    return boto3.client('sts').get_caller_identity()['Arn']
+"""
+    make_function("probe", {"main.py": source})
+    assert invoke("probe").result == f"arn:aws:sts::{ACCOUNT}:assumed-role/{ROLE}/probe"
+    assert [call.operation for call in cloud.call_log.by("probe")] == ["GetCallerIdentity"]
+
+
+def test_an_unknown_function_is_named(make_function, invoke):
+    make_function("probe", {"main.py": ECHO})
+    with pytest.raises(LookupError, match="no function g in .* there are: probe"):
+        invoke("g")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        (FAIL, "ValueError", "no luck"),
+        ("def run(event, context):\n    return {1, 2}\n", "Runtime.MarshalError", "marshal"),
+        ("def other():\n    pass\n", "Runtime.HandlerNotFound", "'run' missing on module 'main'"),
+        ("1 / 0\n", "ZeroDivisionError", "division"),
+        ("import os\ndef run(e, c):\n    os._exit(3)\n", "Runtime.ExitError", "exit status 3"),
+        (
+            "import os\ndef run(e, c):\n    os.kill(os.getpid(), 9)\n",
+            "Runtime.ExitError",
+            "SIGKILL",
+        ),
+    ],
+)
+def test_errors_are_those_of_lambda(make_function, invoke, source, kind, message):
+    make_function("probe", {"main.py": source})
+    invocation = invoke("probe")
+    assert invocation.error["errorType"] == kind
+    assert message in invocation.error["errorMessage"]
+    assert message in invocation.log
+
+
+def test_stack_trace_shows_the_function_only(make_function, invoke):
+    make_function("probe", {"main.py": FAIL})
+    (frame,) = invoke("probe").error["stackTrace"]
+    assert "main.py" in frame and "no luck" in frame
+
+
+def test_a_timeout_kills_the_container(make_function, invoke):
+    source = """
+import time
+def run(event, context):
+    print('in')
+    time.sleep(event)
+    return 'out'
+"""
+    make_function("probe", {"main.py": source}, Timeout=1)
+    invoke("probe", 0)
+    started = time.monotonic()
+    late = invoke("probe", 60)
+    assert time.monotonic() - started < 5
+    assert late.error["errorType"] == "Sandbox.Timedout"
+    assert "Task timed out after 1.00 seconds" in late.log
+    assert "in" in late.log.splitlines()
+    after = invoke("probe", 0)
+    assert (after.cold, after.result) == (True, "out")
+
+
+def test_a_killed_container_is_an_error_and_the_next_one_is_cold(cloud, make_function, invoke):
+    source = """
+import boto3
+def run(event, context):
+    return boto3.client('sts').get_caller_identity()['Account']
+"""
+    make_function("probe", {"main.py": source})
+    cloud.before("sts:GetCallerIdentity", lambda call: cloud.functions.kill("probe"))
+    killed = invoke("probe")
+    assert killed.error["errorType"] == "Runtime.ExitError"
+    after = invoke("probe")
+    assert (after.cold, after.result) == (True, ACCOUNT)
+
+
+def test_two_retries_then_the_dead_letter_queue(cloud, make_function):
+    sqs = cloud.client("sqs", ACCOUNT, REGION)
+    queue = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead"
+    make_function("probe", {"main.py": FAIL}, DeadLetterConfig={"TargetArn": arn})
+    cloud.functions.invoke_later("probe", {"a": 1}, ACCOUNT, REGION)
+    cloud.wait_idle()
+
+    assert [one.attempt for one in cloud.invocations] == [1, 2, 3]
+    assert len({one.request_id for one in cloud.invocations}) == 1
+    assert [one.dead_letter for one in cloud.invocations] == [None, None, arn]
+    (message,) = sqs.receive_message(QueueUrl=queue, MessageAttributeNames=["All"])["Messages"]
+    assert json.loads(message["Body"]) == {"a": 1}
+    attributes = message["MessageAttributes"]
+    assert attributes["RequestID"]["StringValue"] == cloud.invocations[0].request_id
+    assert attributes["ErrorCode"]["StringValue"] == "200"
+    assert attributes["ErrorMessage"]["StringValue"] == "no luck"
+
+
+def test_a_retry_that_succeeds_ends_it(cloud, make_function):
+    source = """
+seen = []
+def run(event, context):
+    seen.append(event)
+    if len(seen) == 1:
+        raise ValueError('no luck')
+"""
+    make_function("probe", {"main.py": source})
+    cloud.functions.invoke_later("probe", {}, ACCOUNT, REGION)
+    cloud.wait_idle()
+    assert [one.error is None for one in cloud.invocations] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({}, "no dead-letter queue"),
+        ({"TargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:none"}, "NonExistentQueue"),
+        ({"TargetArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:topic"}, "not an SQS queue"),
+    ],
+)
+def test_why_there_is_no_dead_letter_is_kept(cloud, make_function, config, reason):
+    make_function("probe", {"main.py": FAIL}, DeadLetterConfig=config)
+    cloud.functions.invoke_later("probe", {}, ACCOUNT, REGION)
+    cloud.wait_idle()
+    assert reason in cloud.invocations[-1].dead_letter
+
+
+def test_dead_letter_config_is_shown_and_changed(cloud, make_function):
+    make_function("probe", {"main.py": ECHO}, DeadLetterConfig={"TargetArn": "arn:1"})
+    functions = cloud.client("lambda", ACCOUNT, REGION)
+    shown = functions.get_function_configuration(FunctionName="probe")
+    assert shown["DeadLetterConfig"] == {"TargetArn": "arn:1"}
+    functions.update_function_configuration(
+        FunctionName="probe", DeadLetterConfig={"TargetArn": "arn:2"}
+    )
+    shown = functions.get_function_configuration(FunctionName="probe")
+    assert shown["DeadLetterConfig"] == {"TargetArn": "arn:2"}
+
+
+def test_wait_idle_times_out_and_raises_what_broke(cloud, make_function):
+    make_function("probe", {"main.py": "import time\ndef run(e, c):\n    time.sleep(0.5)\n"})
+    cloud.functions.invoke_later("probe", {}, ACCOUNT, REGION)
+    with pytest.raises(TimeoutError, match="1 invocations still running"):
+        cloud.wait_idle(timeout=0.1)
+    cloud.functions.invoke_later("missing", {}, ACCOUNT, REGION)
+    with pytest.raises(LookupError, match="no function missing"):
+        cloud.wait_idle()

@@ -1,0 +1,59 @@
+"""accounts.yml: c7n-org deploys the same policy files to several accounts."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import FINDINGS
+
+from simulation import deploy
+from simulation.finding import read_finding
+from simulation.world import build
+
+ROOT = Path(__file__).parent.parent
+FIRST, SECOND = yaml.safe_load((ROOT / "accounts.yml").read_text())["accounts"]
+REGION = FIRST["regions"][0]
+FUNCTIONS = ["custodian-ec2-isolate", "custodian-finding-notify"]
+
+
+@pytest.fixture(scope="module")
+def organization(cloud):
+    mailer = deploy.mailer_stack(cloud, FIRST["account_id"], REGION)
+    for account in (FIRST, SECOND):
+        deploy.account_stack(cloud, account["account_id"], REGION, mailer["MailQueueArn"])
+    for policy in ("finding-notify", "ec2-isolate"):
+        deploy.c7n_org(
+            cloud,
+            ["run", "-c", "accounts.yml", "-s", cloud.folder / "org"]
+            + ["-u", f"policies/{policy}.yml"],
+            FIRST["account_id"],
+            REGION,
+        )
+    return cloud
+
+
+@pytest.mark.parametrize("account", [FIRST, SECOND], ids=lambda account: account["name"])
+def test_the_policies_are_deployed_to_each_account(organization, account):
+    functions = organization.client("lambda", account["account_id"], REGION).list_functions()
+    names = sorted(f["FunctionName"] for f in functions["Functions"])
+    assert names == FUNCTIONS
+    for function in functions["Functions"]:
+        assert function["Role"] == f"arn:aws:iam::{account['account_id']}:role/guardduty-response"
+
+
+def test_a_finding_of_the_second_account_isolates_there_only(organization):
+    cloud = organization
+    event = read_finding(FINDINGS / "ec2-malicious-ip-caller.json")
+    first = build(cloud, event)
+    other = {**event, "account": SECOND["account_id"]}
+    other["detail"] = {**event["detail"], "accountId": SECOND["account_id"]}
+    second = build(cloud, other)
+    before = first.snapshot()
+
+    cloud.put_event(other)
+    cloud.wait_idle()
+
+    assert first.snapshot() == before
+    groups = [i["groups"] for i in second.snapshot()[second.target]["interfaces"]]
+    assert [[g["name"] for g in group] for group in groups] == [["ForensicSecurityGroup"]]
+    assert {i.account_id for i in cloud.invocations} == {SECOND["account_id"]}
