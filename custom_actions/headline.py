@@ -5,6 +5,7 @@ the resources and without the templates. Policies hand it on in `event["c7n:noti
 subject and template take it.
 """
 
+import contextlib
 import json
 
 from c7n.actions import EventAction
@@ -24,8 +25,13 @@ LONGEST = 900  # characters; mail servers refuse header lines of more than 998
 
 
 def one_line(text, longest=LONGEST):
-    """Text that an attacker may have written, fit for a header: no line break, no control."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
+    """Text that an attacker may have written, fit for a header and safe to read.
+
+    No line break and no control character; web addresses are spelt so that mail programs do not
+    make links of them.
+    """
+    text = str(text or "").replace("://", "[:]//").replace("www.", "www[.]")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
@@ -36,10 +42,10 @@ def is_sample(finding):
     """
     service = _mapping(finding, "service")
     info = _mapping(service, "additionalInfo")
-    try:
-        value = json.loads(info.get("value") or "{}")
-    except (TypeError, ValueError):
-        value = {}
+    value = info.get("value")
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
     marks = [info.get("sample"), value.get("sample") if isinstance(value, dict) else None]
     return (
         any(str(mark).lower() == "true" for mark in marks)
@@ -74,7 +80,7 @@ def _subject(finding):
         kinds = {"IAMUser": "IAM user", "AssumedRole": "IAM role", "Role": "IAM role"}
         if access.get("userType") == "Root":
             return f"root user of account {one_line(finding.get('accountId'), 12)}"
-        return f"{kinds.get(access.get('userType'), 'identity')} {name}"
+        return f"{kinds.get(str(access.get('userType')), 'identity')} {name}"
     return f"EC2 instance {instance or '(not named)'}"
 
 

@@ -92,6 +92,7 @@ class Cloud:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloud-")))
             self.home = self.folder / "home"
             self.home.mkdir()
+            stack.callback(_forget_moto_state)  # whoever uses moto next wants its AMIs
             # Of moto's 1300 public AMIs none is needed; each account and region would load them.
             stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
             _forget_moto_state()

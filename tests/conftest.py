@@ -65,7 +65,7 @@ class Pack:
         self.cloud.wait_idle()
 
     def messages(self):
-        """Take what Custodian has told, from the mail queue: [(policy name, message)]."""
+        """Take the messages of `notify` off the mail queue, as the mailer would read them."""
         sqs = self.cloud.client("sqs", ACCOUNT, REGION)
         found = []
         for message in MailerSqsQueueIterator(sqs, self.queue_url, logging.getLogger(), timeout=0):

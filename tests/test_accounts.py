@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import FINDINGS
 
 from simulation import deploy
 from simulation.finding import read_finding
@@ -43,7 +42,7 @@ def test_the_policies_are_deployed_to_each_account(organization, account):
 
 def test_a_finding_of_the_second_account_isolates_there_only(organization):
     cloud = organization
-    event = read_finding(FINDINGS / "ec2-malicious-ip-caller.json")
+    event = read_finding(ROOT / "tests/findings/ec2-malicious-ip-caller.json")
     first = build(cloud, event)
     other = {**event, "account": SECOND["account_id"]}
     other["detail"] = {**event["detail"], "accountId": SECOND["account_id"]}

@@ -14,7 +14,8 @@ from c7n.loader import PolicyLoader
 from c7n.manager import resources as registry
 from c7n.resources import load_resources
 
-import custom_actions  # noqa: F401
+import custom_actions
+from custom_actions.response import ResponseAction
 
 ROOT = Path(__file__).parent.parent
 POLICY_FILES = sorted((ROOT / "policies").glob("*.yml"))
@@ -36,6 +37,7 @@ def pack_actions():
 
 
 ACTIONS = pack_actions()
+RESOURCE = {"InstanceId": "i-0abc1234def567890", "account_id": "111122223333"}
 each_action = pytest.mark.parametrize("name", sorted(ACTIONS))
 each_policy = pytest.mark.parametrize("path, policy", POLICIES)
 
@@ -98,14 +100,16 @@ def test_docstring_holds_a_complete_policy(name):
 
 
 def test_every_action_class_of_the_package_is_registered():
-    modules = [getattr(custom_actions, name) for name in ("isolate", "notify", "response")]
+    modules = [
+        getattr(custom_actions, name) for name in ("headline", "isolate", "notify", "response")
+    ]
     classes = {
         cls
         for module in modules
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, Action) and cls.__module__ == module.__name__
     }
-    bases = {custom_actions.response.ResponseAction}
+    bases = {ResponseAction}
     assert classes - bases == set(ACTIONS.values())
 
 
@@ -122,6 +126,7 @@ def test_policy_says_what_it_is(path, policy):
     assert metadata["severity"] in ("low", "medium", "high", "critical")
     assert all(re.fullmatch(r"T\d{4}(\.\d{3})?", t) for t in metadata["mitre-attack"])
     page, _, anchor = metadata["runbook"].partition("#")
+    assert anchor, "lead to a section of the runbook"
     headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
     assert anchor in anchors, f"{metadata['runbook']} leads nowhere"
@@ -165,9 +170,9 @@ def test_policy_names_no_account(path, policy):
 
 
 @each_policy
-def test_an_action_of_the_pack_ends_in_fail_unless_complete(path, policy):
+def test_a_policy_with_response_steps_ends_in_fail_unless_complete(path, policy):
     names = [a if isinstance(a, str) else a["type"] for a in policy["actions"]]
-    if set(names) & set(ACTIONS):
+    if any(issubclass(ACTIONS.get(name, Action), ResponseAction) for name in names):
         assert names[-1] == "fail-unless-complete"
 
 
@@ -182,7 +187,18 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
     (loaded,) = load(yaml.safe_load(path.read_text()))
     for finding_type in examples:
         event = {"detail": {"type": finding_type, "service": {"resourceRole": "ACTOR"}}}
-        assert loaded.resource_manager.filter_resources([{"InstanceId": "i"}], event), finding_type
+        assert loaded.resource_manager.filter_resources([RESOURCE], event), finding_type
     for finding_type in ("Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"):
         event = {"detail": {"type": finding_type, "service": {"resourceRole": "ACTOR"}}}
-        assert not loaded.resource_manager.filter_resources([{"InstanceId": "i"}], event)
+        assert not loaded.resource_manager.filter_resources([RESOURCE], event)
+
+
+def test_what_isolates_is_also_mailed_as_a_finding():
+    """The finding mail says what follows; it takes every EC2 type that it mails as isolating."""
+    types = {
+        policy["name"]: {str(t) for t in policy["mode"]["pattern"]["detail"]["type"]}
+        for _, policy in (param.values for param in POLICIES)
+        if policy["name"] in ("finding-notify", "ec2-isolate")
+    }
+    mailed = {t for t in types["finding-notify"] if ":EC2/" in t}
+    assert mailed == types["ec2-isolate"]

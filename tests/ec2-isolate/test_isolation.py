@@ -21,18 +21,13 @@ def error(invocation):
 
 
 def notice(messages):
-    ((policy, message),) = messages
-    assert policy == "ec2-isolate"
+    (message,) = messages
     return message["event"]["c7n:notice"]
 
 
 def told(pack):
     """The messages of ec2-isolate on the mail queue."""
-    return [
-        (message["policy"]["name"], message)
-        for message in pack.messages()
-        if message["policy"]["name"] == "ec2-isolate"
-    ]
+    return [m for m in pack.messages() if m["policy"]["name"] == "ec2-isolate"]
 
 
 def by_isolate(call):
@@ -234,7 +229,7 @@ def test_one_interface_that_refuses_does_not_stop_the_others(scene, pack):
     message = told(pack)
     assert "NOT isolated" in notice(message)["headline"] and managed in notice(message)["headline"]
     assert "has been isolated" not in notice(message)["headline"]
-    rows = message[0][1]["resources"][0]["c7n:response"][0]["interfaces"]
+    rows = message[0]["resources"][0]["c7n:response"][0]["interfaces"]
     assert [row["status"] for row in rows] == ["isolated", "failed", "isolated"]
 
 
@@ -339,7 +334,7 @@ def test_groups_that_cannot_be_recorded_are_in_the_message_and_in_the_log(scene,
     assert set(map(tuple, scene.interfaces(instance).values())) == {(scene.forensic_group(),)}
     assert "could not be recorded" in error(invocation)
     assert all(group in invocation.log for group in scene.groups)
-    ((_, message),) = told(pack)
+    (message,) = told(pack)
     (row,) = message["resources"][0]["c7n:response"][0]["interfaces"]
     assert [g["id"] for g in row["removed"]] == scene.groups
     headline = message["event"]["c7n:notice"]["headline"]
@@ -398,7 +393,7 @@ def test_a_function_that_dies_before_the_message_sends_it_when_tried_again(scene
 
     # The request that was under way when the function died may have been taken by SNS.
     assert 1 <= len(first) <= 2
-    rows = first[-1][1]["resources"][0]["c7n:response"][0]["interfaces"]
+    rows = first[-1]["resources"][0]["c7n:response"][0]["interfaces"]
     assert {g["id"] for g in rows[0]["removed"]} == set(scene.groups)
     assert told(pack) == []
 
@@ -438,7 +433,7 @@ def test_a_failure_that_the_retry_mends_is_told(scene, pack):
     pack.deliver(scene.finding(instance))
 
     assert scene.is_isolated(instance)
-    headlines = [m["event"]["c7n:notice"]["headline"] for _, m in told(pack)]
+    headlines = [m["event"]["c7n:notice"]["headline"] for m in told(pack)]
     assert ["NOT isolated" in line for line in headlines] == [True, False]
 
 

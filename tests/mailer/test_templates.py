@@ -1,0 +1,698 @@
+"""The two mails, rendered by c7n-mailer's own code and read as a person would read them.
+
+Every mail goes through EmailDelivery and is read back from its MIME form, so that what is checked
+is what would be sent. The findings are those of tests/findings (made by hand); what the actions
+leave for the remediation mail is built here.
+"""
+
+import copy
+import json
+import logging
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from unittest.mock import Mock, patch
+
+import jsonschema
+import pytest
+import yaml
+from c7n_mailer import utils
+from c7n_mailer.cli import CONFIG_SCHEMA
+from c7n_mailer.email_delivery import EmailDelivery
+
+from custom_actions.headline import FindingHeadline
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "mailer" / "templates"
+MAILER = yaml.safe_load((ROOT / "mailer" / "mailer.yml").read_text())
+POLICY = yaml.safe_load((ROOT / "policies" / "finding-notify.yml").read_text())["policies"][0]
+FINDINGS = sorted((ROOT / "tests" / "findings").glob("*.json"))
+FINDING_ID = "1ab2c3d4e5f60718293a4b5c6d7e8f90"
+SENTENCE = (
+    f"GuardDuty Finding | ID: {FINDING_ID}: The EC2 instance i-0abc1234def567890"
+    " may be compromised and should be investigated"
+)
+REMEDIATION = (
+    f"GuardDuty Remediation | ID: {FINDING_ID}: GuardDuty discovered an EC2 instance"
+    " (Instance ID: i-0abc1234def567890) that is communicating outbound with an IP Address on a"
+    " threat list that you uploaded. All security groups have been removed and it has been"
+    " isolated. Please follow up with any additional remediation actions."
+)
+HOSTILE = [
+    "<img src=x onerror=alert(1)><script>alert(1)</script>",
+    "\"'><a href='https://evil.example'>click</a>",
+    "{{7*7}}{% raw %}{{ config }}",
+    "line one\r\nBcc: victim@example.com\nline three",
+    "javascript:alert(1)//https://www.evil.example/x",
+    "x" * 5000,
+    "Überraschung 日本語 \u202egnp.exe \ud800 \x00\x1b[31m",
+]
+# All that the templates themselves use. Anything else in a mail came from a field.
+TAGS = {
+    "html",
+    "head",
+    "meta",
+    "body",
+    "table",
+    "tr",
+    "td",
+    "p",
+    "h2",
+    "b",
+    "br",
+    "a",
+    "div",
+    "span",
+}
+ATTRIBUTES = {
+    "lang", "charset", "name", "content", "style", "role", "width", "cellpadding", "cellspacing",
+    "border", "align", "valign", "colspan", "href",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compile_templates_once():
+    """c7n_mailer compiles the templates for each mail, which is most of the time of these tests."""
+    environment = utils.get_jinja_env([str(TEMPLATES)])
+    with patch.object(utils, "get_jinja_env", lambda folders: environment):
+        yield
+
+
+class Reader(HTMLParser):
+    """Collects the visible text line by line, and every tag, attribute and link."""
+
+    BLOCKS = {"p", "h2", "td", "tr", "table", "div", "br", "body"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.lines, self.tags, self.attributes, self.links = [""], set(), [], []
+        self.feed(html)
+        self.lines = [" ".join(line.split()) for line in self.lines if line.strip()]
+        self.text = "\n".join(self.lines)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag in self.BLOCKS:
+            self.lines.append("")
+        if tag == "a":
+            self.links.append([dict(attrs)["href"], ""])
+
+    def handle_endtag(self, tag):
+        if tag in self.BLOCKS:
+            self.lines.append("")
+        if tag == "a":
+            self.lines[-1] += " "
+
+    def handle_data(self, data):
+        self.lines[-1] += data
+        if self.links and self.lasttag == "a" and not self.links[-1][1]:
+            self.links[-1][1] = data
+
+    def row(self, label):
+        """The value beside a label, or None when the mail has no such row."""
+        return self.lines[self.lines.index(label) + 1] if label in self.lines else None
+
+
+def load(name):
+    """An event from tests/findings; a bare finding (as get-findings prints it) becomes an event."""
+
+    def camel(value):
+        if isinstance(value, dict):
+            return {k[0].lower() + k[1:]: camel(v) for k, v in value.items()}
+        return [camel(v) for v in value] if isinstance(value, list) else value
+
+    raw = json.loads((ROOT / "tests" / "findings" / f"{name}.json").read_text())
+    if "detail" in raw:
+        return raw
+    detail = camel(raw)
+    return {"detail-type": "GuardDuty Finding", "region": detail["region"], "detail": detail}
+
+
+def mail(template, subject, event, resources, policy=POLICY):
+    """Render one mail; returns (subject, Reader) as decoded from the message that would be sent."""
+    config = {**MAILER, "templates_folders": [str(TEMPLATES)]}
+    message = {
+        "account": "example-alias",
+        "account_id": "111122223333",
+        "region": "us-west-2",
+        "event": event,
+        "policy": policy,
+        "action": {"to": ["account-emails"], "template": template, "subject": subject},
+        "resources": resources,
+    }
+    delivery = EmailDelivery(config, Mock(), logging.getLogger("test"))
+    ((addresses, mime),) = delivery.get_emails_to_mimetext_map(message).items()
+    assert addresses == ("security@example.com",)
+    assert mime.get_content_type() == "text/html"
+    mime.as_string()  # what SMTP sends; refuses a line break in a header
+    html = mime.get_payload(decode=True).decode()
+    assert len(html) < 100_000  # Gmail cuts a mail at 102 KB
+    reader = Reader(html)
+    assert reader.tags <= TAGS
+    assert {name for name, _ in reader.attributes} <= ATTRIBUTES
+    for href, text in reader.links:
+        assert href == text
+        assert re.match(
+            r"https://console\.(aws\.amazon\.com|amazonaws\.cn|amazonaws-us-gov\.com)/", href
+        )
+    return str(mime["Subject"]), reader
+
+
+def finding_mail(event):
+    """The finding mail; its first line must be its subject."""
+    event = copy.deepcopy(event)
+    FindingHeadline().process([], event)
+    subject = POLICY["actions"][1]["subject"]
+    subject, reader = mail(
+        "finding.html", subject, event, [{"account_id": "111122223333", "account_name": "example"}]
+    )
+    assert reader.lines[0] == subject
+    return subject, reader
+
+
+def interface(n=0, **changes):
+    return {
+        "id": f"eni-{n:017x}",
+        "vpc_id": "vpc-0123456789abcdef0",
+        "subnet_id": "subnet-0123456789abcdef0",
+        "private_ip": f"10.0.0.{10 + n}",
+        "removed": [{"id": "sg-0aaaaaaaaaaaaaaa1", "name": "TargetSecurityGroup"}],
+        "now": [{"id": "sg-0fffffffffffffff1", "name": "ForensicSecurityGroup"}],
+        "forensic_group": "sg-0fffffffffffffff1",
+        "status": "isolated",
+        "error": None,
+        **changes,
+    }
+
+
+def outcome(**changes):
+    return {
+        "step": "isolate-instance",
+        "status": "done",
+        "detail": "1 of 1 network interfaces hold only the forensic group.",
+        "error": None,
+        "isolated": True,
+        "verified_at": "2026-11-23T09:02:14.123456+00:00",
+        "interfaces": [interface()],
+        **changes,
+    }
+
+
+def remediation_mail(
+    *outcomes, headline=REMEDIATION, isolated=True, observe=False, event=None, **ec2
+):
+    """The remediation mail for one instance with these outcomes; subject as ec2-isolate has it."""
+    event = copy.deepcopy(event or load("ec2-malicious-ip-caller"))
+    event["c7n:notice"] = {"headline": headline, "observe_only": observe, "isolated": isolated}
+    instance = {
+        "InstanceId": "i-0abc1234def567890",
+        "Tags": [{"Key": "Name", "Value": "GuardDuty-Example: Compromised Instance: Scenario 1"}],
+        "c7n:response": list(outcomes),
+        **ec2,
+    }
+    policy = {
+        "name": "ec2-isolate",
+        "resource": "ec2",
+        "metadata": {"runbook": "docs/runbook.md"},
+    }
+    return mail("remediation.html", "{{ event['c7n:notice'].headline }}", event, [instance], policy)
+
+
+def poison(value, text):
+    """The same structure with every string replaced, but for those that choose the wording."""
+    if isinstance(value, dict):
+        keep = ("resourceType", "actionType", "userType", "step", "status", "type")
+        return {k: v if k in keep else poison(v, text) for k, v in value.items()}
+    if isinstance(value, list):
+        return [poison(v, text) for v in value]
+    return text if isinstance(value, str) else value
+
+
+# ---- Configuration
+
+
+def test_example_configuration_is_valid_for_the_mailer():
+    jsonschema.validate(MAILER, CONFIG_SCHEMA)
+
+
+# ---- Finding mail
+
+
+@pytest.mark.parametrize("path", FINDINGS, ids=lambda p: p.stem)
+def test_every_finding_makes_a_mail_that_opens_with_its_subject(path):
+    event = load(path.stem)
+    subject, reader = finding_mail(event)
+    assert f"GuardDuty Finding | ID: {event['detail']['id']}: The " in subject
+    assert "may be compromised and should be investigated" in subject
+    assert reader.row("Type") == event["detail"]["type"]
+
+
+def test_scenario_says_what_where_and_what_next():
+    subject, reader = finding_mail(load("ec2-malicious-ip-caller"))
+    assert subject == SENTENCE
+    assert reader.row("Severity") == "Medium (5 of 10)"
+    assert reader.row("Account") == "111122223333 (example-alias)"
+    assert reader.row("Region") == "us-west-2"
+    assert reader.row("Instance") == "i-0abc1234def567890"
+    assert reader.row("Name") == "GuardDuty-Example: Compromised Instance: Scenario 1"
+    assert reader.row("Interface") == "eni-0000000000000000a"
+    assert {"Private 10.0.0.10", "Public 198.51.100.10"} <= set(reader.lines)
+    assert "vpc-0123456789abcdef0, subnet-0123456789abcdef0" in reader.text
+    assert reader.row("First seen") == "2026-11-23 08:55:00 UTC"
+    assert reader.row("Last seen") == "2026-11-23 09:00:00 UTC"
+    assert reader.row("Seen") == "1 time"
+    assert reader.row("Seen in") == "VPC Flow Logs"
+    assert reader.row("Direction") == "Outbound, from the instance"
+    assert reader.row("Protocol") == "ICMP"
+    assert reader.row("Remote port") is None
+    assert reader.row("Remote address").startswith("203.0.113.7; country: Example")
+    assert reader.row("Threat list") == "GuardDuty-Example-threat-list"
+    assert "within 15 minutes, isolate the instance by hand" in reader.text
+    assert reader.links == [
+        [
+            "https://console.aws.amazon.com/guardduty/home?region=us-west-2"
+            f"#/findings?macros=current&fId={FINDING_ID}"
+        ]
+        * 2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        (
+            "ec2-dns-crypto",
+            {"Domain": "pool[.]example", "Seen in": "DNS logs", "Severity": "High (8 of 10)"},
+        ),
+        (
+            "ec2-malicious-ip-caller-ipv6-only",
+            {
+                "Remote address": "2001:db8:ffff::7; country: Example;"
+                " organisation: Example (AS64500)"
+            },
+        ),
+        ("bare-ec2-malicious-ip-caller", {"Threat list": "GuardDuty-Example-threat-list"}),
+        ("ec2-port-probe", {"Local port": "22 (SSH)", "Seen in": "VPC Flow Logs"}),
+        ("ec2-ssh-brute-force-actor", {"Role": "The instance attacks", "Remote port": "22 (SSH)"}),
+        (
+            "ec2-ssh-brute-force-target",
+            {"Role": "The instance is attacked", "Severity": "Low (2 of 10)"},
+        ),
+        (
+            "iam-role-credential-exfiltration",
+            {
+                "Seen in": "CloudTrail",
+                "API call": "DescribeParameters",
+                "Service": "ssm.amazonaws.com",
+                "Access key id": "ASIAEXAMPLEEXAMPLE01",
+            },
+        ),
+    ],
+)
+def test_facts_of_each_kind_of_finding(name, rows):
+    _, reader = finding_mail(load(name))
+    assert {label: reader.row(label) for label in rows} == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "who"),
+    [
+        ("iam-role-credential-exfiltration", "The IAM role GuardDuty-Example-EC2-Compromised may"),
+        (
+            "iam-user-malicious-ip-caller",
+            "The IAM user GuardDuty-Example-Compromised-Simulated may",
+        ),
+    ],
+)
+def test_wording_fits_the_resource(name, who):
+    subject, reader = finding_mail(load(name))
+    assert who in subject
+    assert "Nothing was changed automatically." in reader.text
+    assert "credentials that have already left" in reader.text
+
+
+def sample(detail, marking):
+    service = detail["service"]
+    if marking == "title":
+        detail["title"] = "[SAMPLE] " + detail["title"]
+    elif marking == "instance":
+        detail["resource"]["instanceDetails"]["instanceId"] = "i-99999999"
+    elif marking == "json":
+        service["additionalInfo"] = {"value": '{ "sample" : true }'}
+    elif marking == "mapping":
+        service["additionalInfo"] = {"value": {"sample": True}}
+    else:
+        service["additionalInfo"]["sample"] = marking
+
+
+@pytest.mark.parametrize("marking", [True, "True", "true", "title", "instance", "json", "mapping"])
+def test_sample_is_marked_in_every_way_that_guardduty_marks_it(marking):
+    event = load("ec2-malicious-ip-caller")
+    sample(event["detail"], marking)
+    subject, reader = finding_mail(event)
+    assert subject.startswith("[SAMPLE] GuardDuty Finding | ID: ")
+    assert "Nothing is changed." in reader.text
+    assert "by hand" not in reader.text
+
+
+@pytest.mark.parametrize(
+    "value", ['{"sample": false}', '{"note": "\\"sample\\":true"}', "{}", None, 7]
+)
+def test_a_finding_that_only_looks_like_a_sample_is_not_one(value):
+    event = load("ec2-malicious-ip-caller")
+    event["detail"]["service"]["additionalInfo"] = {"value": value, "sample": False}
+    assert finding_mail(event)[0] == SENTENCE
+
+
+def test_update_says_how_often_it_was_seen():
+    subject, reader = finding_mail(load("ec2-malicious-ip-caller-update"))
+    assert subject == SENTENCE + " (seen 7 times)"
+    assert reader.row("Seen") == "7 times"
+
+
+@pytest.mark.parametrize(
+    ("severity", "words"),
+    [
+        (1, "Low (1 of 10)"),
+        (3.9, "Low (3.9 of 10)"),
+        (4, "Medium (4 of 10)"),
+        (7.0, "High (7.0 of 10)"),
+        (8.9, "High (8.9 of 10)"),
+        (9, "Critical (9 of 10)"),
+        ("5", "Medium (5 of 10)"),
+        (None, "Not stated"),
+        (0, "Not stated"),
+        ("high", "Not stated"),
+        ({}, "Not stated"),
+    ],
+)
+def test_severity_in_words(severity, words):
+    event = load("ec2-malicious-ip-caller")
+    event["detail"]["severity"] = severity
+    assert finding_mail(event)[1].row("Severity") == words
+
+
+@pytest.mark.parametrize(
+    ("service", "words"),
+    [
+        ({"action": {"actionType": "RDS_LOGIN_ATTEMPT"}}, "Not stated by the finding"),
+        ({"featureName": "RuntimeMonitoring", "action": {"actionType": "DNS_REQUEST"}},
+         "Runtime Monitoring (the GuardDuty agent on the host)"),
+        ({"featureName": "EbsVolumeScan"}, "The GuardDuty feature EbsVolumeScan"),
+        ({}, "Not stated by the finding"),
+        (None, "Not stated by the finding"),
+    ],
+)  # fmt: skip
+def test_data_source_is_named_only_when_it_is_known(service, words):
+    event = load("ec2-malicious-ip-caller")
+    event["detail"]["service"] = service
+    assert finding_mail(event)[1].row("Seen in") == words
+
+
+def pattern_types(policy):
+    """The exact types of a policy's event pattern, and an example type for each prefix."""
+    document = yaml.safe_load((ROOT / "policies" / f"{policy}.yml").read_text())
+    types = document["policies"][0]["mode"]["pattern"]["detail"]["type"]
+    return {t if isinstance(t, str) else t["prefix"] + "Example.B" for t in types}
+
+
+def test_what_happens_next_is_true_for_the_type():
+    isolating, mailed = pattern_types("ec2-isolate"), pattern_types("finding-notify")
+    assert isolating < mailed
+    event = load("ec2-ssh-brute-force-actor")
+    for finding_type in mailed:
+        event["detail"]["type"] = finding_type
+        text = finding_mail(event)[1].text
+        isolates = finding_type in isolating
+        assert ("GuardDuty Remediation, says whether" in text) is isolates, finding_type
+        assert ("Nothing was changed automatically." in text) is not isolates, finding_type
+    text = finding_mail(load("ec2-ssh-brute-force-target"))[1].text
+    assert "Nothing was changed automatically." in text
+    assert "GuardDuty Remediation" not in text
+    event = load("ec2-ssh-brute-force-actor")
+    event["detail"]["service"]["archived"] = "true"
+    assert "The finding is archived" in finding_mail(event)[1].text
+
+
+@pytest.mark.parametrize(
+    ("partition", "region", "host"),
+    [
+        ("aws-cn", "cn-north-1", "console.amazonaws.cn"),
+        ("aws-us-gov", "us-gov-west-1", "console.amazonaws-us-gov.com"),
+        (None, "us-gov-west-1", "console.amazonaws-us-gov.com"),
+    ],
+)
+def test_console_link_fits_the_partition(partition, region, host):
+    event = load("ec2-malicious-ip-caller")
+    event["detail"] |= {"partition": partition, "region": region}
+    ((href, _),) = finding_mail(event)[1].links
+    assert href.startswith(f"https://{host}/guardduty/home?region={region}#/findings?")
+
+
+def test_finding_id_is_percent_encoded_in_the_link():
+    event = load("ec2-malicious-ip-caller")
+    event["detail"]["id"] = 'a/b&c="d" <e>\'?x=ü'
+    ((href, _),) = finding_mail(event)[1].links
+    assert href.endswith("&fId=a%2Fb%26c%3D%22d%22%20%3Ce%3E%27%3Fx%3D%C3%BC")
+
+
+def paths(value, path=()):
+    """Every path to a value below detail, containers included."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        if isinstance(item, dict | list):
+            yield from paths(item, (*path, key))
+        else:
+            yield (*path, key)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ec2-malicious-ip-caller-multi-eni", "iam-role-credential-exfiltration", "ec2-port-probe"],
+)
+@pytest.mark.parametrize("wrong", [None, "text", 7, [], {}, [None], {"a": "b"}], ids=repr)
+def test_no_missing_or_misshapen_field_stops_a_mail(name, wrong):
+    event = load(name)
+    for path in paths(event["detail"]):
+        broken = copy.deepcopy(event)
+        *parents, last = path
+        holder = broken["detail"]
+        for key in parents:
+            holder = holder[key]
+        holder[last] = copy.deepcopy(wrong)
+        subject, _ = finding_mail(broken)
+        assert "may be compromised and should be investigated" in subject
+
+
+def test_instance_without_details():
+    event = load("ec2-malicious-ip-caller")
+    event["detail"] |= {
+        "id": None,
+        "resource": {"resourceType": "Instance", "instanceDetails": None},
+    }
+    subject, reader = finding_mail(event)
+    assert subject == (
+        "GuardDuty Finding | ID: (none): The EC2 instance (not named)"
+        " may be compromised and should be investigated"
+    )
+    assert "but this one names none" in reader.text
+    assert "GuardDuty Remediation" not in reader.text
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda t: ascii(t[:20]))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ec2-malicious-ip-caller-multi-eni",
+        "iam-user-malicious-ip-caller",
+        "ec2-dns-crypto",
+        "ec2-port-probe",
+    ],
+)
+def test_hostile_fields_stay_text(name, text):
+    event = load(name)
+    event["detail"] = poison(event["detail"], text)
+    subject, reader = finding_mail(event)
+    assert len(subject) < 400
+    assert subject.isprintable()
+    for word in ("49", "https://www.evil", "\u202e", "\x1b"):
+        # 49 = 7*7; a bare web address would be made clickable by the mail program
+        assert word not in reader.text.split("Look closer")[0]
+    assert max(len(line) for line in reader.lines) < 1500
+
+
+def test_hostile_name_is_shown_as_written():
+    event = load("ec2-malicious-ip-caller")
+    event["detail"]["resource"]["instanceDetails"]["tags"][0]["value"] = HOSTILE[0]
+    assert finding_mail(event)[1].row("Name") == HOSTILE[0]
+    event["detail"]["resource"]["instanceDetails"]["tags"][0]["value"] = "x" * 5000
+    assert finding_mail(event)[1].row("Name") == "x" * 300 + " … (cut)"
+
+
+def test_many_tags_and_interfaces():
+    event = load("ec2-malicious-ip-caller")
+    details = event["detail"]["resource"]["instanceDetails"]
+    details["networkInterfaces"] *= 15
+    details["tags"] = [{"key": f"k{n}", "value": "v"} for n in range(39)] + details["tags"]
+    _, reader = finding_mail(event)
+    assert reader.row("Interface 15") == "eni-0000000000000000a"
+    assert reader.row("Name").startswith("GuardDuty-Example")
+
+
+# ---- Remediation mail
+
+
+def test_isolated_opens_with_the_sentence_and_shows_the_read_back():
+    subject, reader = remediation_mail(outcome())
+    assert subject == reader.lines[0] == REMEDIATION
+    assert "Isolated" in reader.lines
+    assert "at 2026-11-23 09:02:14 UTC and holds only the forensic security group" in reader.text
+    assert "eni-00000000000000000, 10.0.0.10: isolated" in reader.lines
+    assert reader.row("Removed") == "sg-0aaaaaaaaaaaaaaa1 (TargetSecurityGroup)"
+    assert reader.row("Group now") == "sg-0fffffffffffffff1 (ForensicSecurityGroup)"
+    assert reader.row("Threat list") == "GuardDuty-Example-threat-list"
+    assert reader.row("Remote address").startswith("203.0.113.7")
+    assert "make release INSTANCE=i-0abc1234def567890 REGION=us-west-2" in reader.lines
+    assert "Not stopped: DNS" in reader.text
+    assert "NOT isolated" not in reader.text
+
+
+def test_failed_says_so_with_the_error_and_what_to_do():
+    error = "UnauthorizedOperation: You are not authorized to perform this operation."
+    headline = f"GuardDuty Remediation | ID: {FINDING_ID}: i-0abc1234def567890 is NOT isolated"
+    bad = interface(1, status="failed", now=[{"id": "sg-1", "name": "web"}], error=error)
+    subject, reader = remediation_mail(
+        outcome(isolated=False, status="failed", verified_at=None, interfaces=[interface(), bad],
+                detail="1 of 2 network interfaces refused.", error=error),
+        headline=headline, isolated=False,
+    )  # fmt: skip
+    assert subject == reader.lines[0] == headline
+    assert reader.lines[1] == "NOT isolated"
+    assert error in reader.lines[2]
+    assert "Isolate it by hand now" in reader.text
+    assert (
+        "aws ec2 modify-network-interface-attribute --region us-west-2 --network-interface-id"
+        " eni-00000000000000001 --groups sg-0fffffffffffffff1"
+    ) in reader.lines
+    assert "--network-interface-id eni-00000000000000000 " not in reader.text
+    assert "Isolated" not in reader.lines
+    assert "FAILED" in reader.lines
+
+
+@pytest.mark.parametrize(
+    ("notice", "step"), [(True, False), (False, True), (True, None), ("true", True), (True, "true")]
+)
+def test_isolated_is_said_only_when_notice_and_outcome_agree(notice, step):
+    _, reader = remediation_mail(outcome(isolated=step), isolated=notice)
+    assert reader.lines[1] == "NOT isolated"
+
+
+def test_isolated_but_another_step_failed():
+    _, reader = remediation_mail(
+        outcome(),
+        {
+            "step": "tag",
+            "status": "failed",
+            "detail": "State not recorded.",
+            "error": "Throttled: x",
+        },
+    )
+    assert "Isolated" in reader.lines
+    assert "The instance is isolated, but a step failed" in reader.lines
+    assert "tag: State not recorded. Throttled: x" in reader.lines
+
+
+def test_exempt_says_not_isolated_and_why():
+    _, reader = remediation_mail(
+        outcome(status="exempt", isolated=False, interfaces=[], verified_at=None,
+                detail="The instance carries the tag forensic:exempt."),
+        isolated=False, headline="GuardDuty Remediation | NOT isolated",
+    )  # fmt: skip
+    assert reader.lines[1] == "NOT isolated"
+    assert "carries the tag forensic:exempt" in reader.text
+    assert reader.row("isolate-instance") == "Exempt, left alone"
+    assert "make release" not in reader.text
+
+
+def test_terminated_instance_asks_for_nothing_impossible():
+    _, reader = remediation_mail(
+        outcome(status="skipped", isolated=False, interfaces=[], verified_at=None,
+                detail="The instance is terminated."),
+        isolated=False, headline="GuardDuty Remediation | NOT isolated",
+    )  # fmt: skip
+    assert reader.lines[1] == "NOT isolated"
+    assert "modify-network-interface-attribute" not in reader.text
+
+
+def test_observe_only_is_headed_so_and_never_says_isolated():
+    headline = "OBSERVE ONLY | " + REMEDIATION
+    subject, reader = remediation_mail(
+        outcome(status="planned", isolated=False, verified_at=None,
+                interfaces=[interface(status="planned", now=[])]),
+        headline=headline, isolated=False, observe=True,
+    )  # fmt: skip
+    assert subject == reader.lines[0] == headline
+    assert reader.lines[1].startswith("OBSERVE ONLY: nothing was changed")
+    assert "would be isolated" in reader.text
+    assert reader.row("Would be removed") == "sg-0aaaaaaaaaaaaaaa1 (TargetSecurityGroup)"
+    assert "Isolated" not in reader.lines
+    assert "make release" not in reader.text
+
+
+def test_fifteen_interfaces_are_all_listed():
+    groups = [{"id": f"sg-{n:017x}", "name": f"group-{n}"} for n in range(16)]
+    _, reader = remediation_mail(
+        outcome(interfaces=[interface(n, removed=groups) for n in range(15)])
+    )
+    for n in range(15):
+        assert f"eni-{n:017x}, 10.0.0.{10 + n}: isolated" in reader.lines
+
+
+def test_auto_scaling_group_is_named():
+    tags = [{"Key": "aws:autoscaling:groupName", "Value": "web <asg>"}]
+    _, reader = remediation_mail(outcome(), Tags=tags)
+    assert "The instance belongs to the Auto Scaling group web <asg>." in reader.lines
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda t: ascii(t[:20]))
+def test_hostile_fields_stay_text_in_the_remediation_mail(text):
+    event = load("ec2-malicious-ip-caller")
+    event["detail"] = poison(event["detail"], text)
+    bad = poison(
+        outcome(isolated=False, error="e", interfaces=[interface(status="failed", error="e")]), text
+    )
+    _, reader = remediation_mail(
+        bad, poison({"step": text[:9], "status": "failed", "detail": "", "error": ""}, text),
+        event=event, isolated=False, headline="GuardDuty Remediation | NOT isolated",
+        Tags=[{"Key": "Name", "Value": text}, {"Key": "aws:autoscaling:groupName", "Value": text}],
+        InstanceId=text,
+    )  # fmt: skip
+    for line in reader.lines:
+        if line.startswith(("aws ", "make ")):
+            assert re.fullmatch(r'[A-Za-z0-9 \-=.,:"\[\]]+', line), line
+    assert max(len(line) for line in reader.lines) < 1500
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 7, [], {}, [None], {"a": "b"}], ids=repr)
+def test_no_misshapen_outcome_stops_a_remediation_mail(wrong):
+    whole = outcome(interfaces=[interface(), interface(1, status="failed", error="e")])
+    for path in paths(whole):
+        broken = copy.deepcopy(whole)
+        *parents, last = path
+        holder = broken
+        for key in parents:
+            holder = holder[key]
+        holder[last] = copy.deepcopy(wrong)
+        remediation_mail(broken)
+    _, reader = remediation_mail(wrong)
+    assert reader.lines[1] == "NOT isolated"
+
+
+@pytest.mark.parametrize("response", [None, "text", [], {}], ids=repr)
+def test_instance_without_outcomes_is_not_isolated(response):
+    _, reader = remediation_mail(outcome(), **{"c7n:response": response})
+    assert reader.lines[1] == "NOT isolated"
+    assert "The response left no outcome." in reader.text
