@@ -87,6 +87,9 @@ class NotifyOnce(ResponseAction, Notify):
     def get_permissions(self):
         return self.permissions
 
+    def left_alone(self, resource):
+        return None  # that an instance is exempt is told as well
+
     def respond(self, instance, event):
         outcomes = instance[OUTCOMES]
         current = digest(outcomes)
@@ -99,7 +102,7 @@ class NotifyOnce(ResponseAction, Notify):
             "observe_only": "planned" in statuses,
         }
         Notify.process(self, [instance], event)
-        if not statuses & {"exempt", "skipped", "planned"}:
+        if not statuses <= {"exempt", "skipped", "planned"}:
             retry(
                 self.client().create_tags,
                 Resources=[instance["InstanceId"]],

@@ -25,26 +25,41 @@ INSTANCE_KEYS = (STATE, FINDING, ISOLATED_AT, NOTIFIED)
 ISOLATED, INCOMPLETE = "isolated", "incomplete"
 
 
+def as_tags(key, words):
+    """Words without blanks as tags: `key`, and `key:2`, `key:3` for what does not fit."""
+    values = textwrap.wrap(" ".join(words), 255, break_on_hyphens=False)
+    return [
+        {"Key": key if n == 1 else f"{key}:{n}", "Value": value}
+        for n, value in enumerate(values or [""], 1)
+    ]
+
+
+def from_tags(tags, key):
+    """The words that `as_tags` wrote, out of a dictionary of tags; None when there are none."""
+    if key not in tags:
+        return None
+    return [word for k in tag_keys(tags, key) for word in tags[k].split()]
+
+
+def tag_keys(tags, key):
+    """The keys that a record occupies, in order."""
+    keys, n = [key] if key in tags else [], 2
+    while f"{key}:{n}" in tags:
+        keys.append(f"{key}:{n}")
+        n += 1
+    return keys
+
+
 def original_groups_tags(interface_id, group_ids):
     """The tags that record an interface's groups; 16 of them, the most EC2 allows, need two."""
-    values = textwrap.wrap(" ".join(group_ids), 255, break_on_hyphens=False)
-    return [
-        {"Key": f"{ORIGINAL_GROUPS}{interface_id}" + (f":{n}" if n > 1 else ""), "Value": value}
-        for n, value in enumerate(values, 1)
-    ]
+    return as_tags(ORIGINAL_GROUPS + interface_id, group_ids)
 
 
 def original_groups(interface):
     """The group ids recorded on an interface (as DescribeNetworkInterfaces shows it), or None."""
-    tags = tags_of(interface, "TagSet")
-    key = ORIGINAL_GROUPS + interface["NetworkInterfaceId"]
-    keys, n = [key], 2
-    while f"{key}:{n}" in tags:
-        keys.append(f"{key}:{n}")
-        n += 1
-    if key not in tags:
-        return None
-    return [group_id for key in keys for group_id in tags[key].split()]
+    return from_tags(
+        tags_of(interface, "TagSet"), ORIGINAL_GROUPS + interface["NetworkInterfaceId"]
+    )
 
 
 def record_keys(interface):

@@ -33,7 +33,8 @@ class ResponseAction(EventAction):
     A subclass implements `respond(resource, event)`, which returns an outcome made by
     `self.outcome(...)` or raises. Whatever it raises becomes a failed outcome, so that the next
     resource, the next step and the mail still have their turn; `fail-unless-complete` at the end
-    of the policy turns failed outcomes into a failed run.
+    of the policy turns failed outcomes into a failed run. A resource that an earlier step found
+    exempt is left alone by every later one.
 
     An outcome is a dictionary: `step` (the action's name in a policy), `status` (see STATUSES),
     `detail` (a sentence for a person) and `error` (None, or what failed). `facts` is what makes
@@ -46,7 +47,7 @@ class ResponseAction(EventAction):
     def process(self, resources, event=None):
         for resource in resources:
             try:
-                outcome = self.respond(resource, event)
+                outcome = self.left_alone(resource) or self.respond(resource, event)
             except Exception as error:  # noqa: BLE001 - a bug in one step must not stop the others
                 self.log.exception("policy:%s %s failed", self.policy_name, self.type)
                 outcome = self.failed(error)
@@ -63,6 +64,12 @@ class ResponseAction(EventAction):
     def respond(self, resource, event):
         """Do the step to one resource (Custodian's dictionary of it) and return its outcome."""
         raise NotImplementedError
+
+    def left_alone(self, resource):
+        """The outcome for a resource that an earlier step found exempt, or None."""
+        if any(o["status"] == "exempt" for o in resource.get(OUTCOMES, ())):
+            return self.outcome("exempt", "The instance is exempt.")
+        return None
 
     def outcome(self, status, detail, error=None, facts=(), **more):
         """An outcome of this step; `more` are the keys that only this step has."""
