@@ -14,9 +14,12 @@ import threading
 import time
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from custom_actions.headline import one_line
 
 from . import deploy
 from .cloud import Cloud
@@ -28,6 +31,11 @@ from .world import build
 HERE = Path(__file__).parent
 SCENARIO = HERE / "scenario.json"
 ISOLATE, NOTIFY = "custodian-ec2-isolate", "custodian-finding-notify"
+
+
+def plain(text):
+    """Text that an attacker may have written, fit for a terminal."""
+    return escape(one_line(text))
 
 
 class Story:
@@ -80,15 +88,16 @@ class Story:
             f"({kind}, try {invocation.attempt})[/]"
         )
         if invocation.error:
-            self.tell(f"[red]{escape(invocation.error['errorMessage'])}[/]")
+            self.tell(f"[red]{plain(invocation.error['errorMessage'])}[/]")
 
     def mail(self, mail):
         self.tell(f"[bold green]MAIL[/] to {', '.join(mail.recipients)}")
-        self.tell(f"  [bold]{escape(mail.subject)}[/]")
+        self.tell(f"  [bold]{plain(mail.subject)}[/]")
 
     def groups(self, title, world, snapshot, before=None):
         """A table of the groups of every interface; what differs from `before` stands out."""
-        table = Table(title=title, title_justify="left", expand=False)
+        style = {} if self.console.is_terminal else {"box": box.ASCII}
+        table = Table(title=title, title_justify="left", **style)
         for column in ("instance", "name", "interface", "address", "security groups"):
             table.add_column(column, overflow="fold")
         for instance_id, instance in snapshot.items():
@@ -100,7 +109,7 @@ class Story:
                 mark = " [red]*[/]" if instance_id == world.target else ""
                 table.add_row(
                     "" if number else f"{instance_id}{mark}",
-                    "" if number else escape(instance["name"][:60]),
+                    "" if number else plain(instance["name"])[:60],
                     interface["id"],
                     interface["private_ip"],
                     text,
@@ -120,9 +129,9 @@ def play(event, output):
     account, region = account_and_region(event)
     detail = event["detail"]
     story.heading("The finding")
-    story.tell(f"{escape(str(detail.get('type')))}  severity {detail.get('severity')}")
-    story.tell(escape(str(detail.get("title"))))
-    story.tell(f"account {account}, region {region}, id {escape(str(detail.get('id')))}")
+    story.tell(f"{plain(detail.get('type'))}  severity {detail.get('severity')}")
+    story.tell(plain(detail.get("title")))
+    story.tell(f"account {account}, region {region}, id {plain(detail.get('id'))}")
 
     with Cloud() as cloud, MailSink() as sink:
         story.heading("Before")
@@ -145,7 +154,7 @@ def play(event, output):
         mailer = Mailer(cloud, sink, account, region, mailer_stack["MailQueueUrl"])
         with mailer.following():
             story.begin = time.monotonic()
-            story.tell(f"finding {escape(str(detail.get('id')))} put on the event bus")
+            story.tell(f"finding {plain(detail.get('id'))} put on the event bus")
             cloud.put_event(event)
             cloud.wait_idle()
         story.begin = None
@@ -161,7 +170,7 @@ def play(event, output):
         story.tell(escape(str(path)))
     story.console.print()
     for problem in problems:
-        story.tell(f"[bold red]NOT as it should be:[/] {escape(problem)}")
+        story.tell(f"[bold red]NOT as it should be:[/] {plain(problem)}")
     if not problems:
         story.tell("[bold green]As it should be.[/]")
     return problems

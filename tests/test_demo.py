@@ -1,0 +1,93 @@
+"""`make demo`: what a reader sees, and that its exit code tells whether all went well."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from simulation import demo
+from simulation.finding import read_finding
+
+ROOT = Path(__file__).parent.parent
+FINDINGS = ROOT / "tests" / "findings"
+
+
+def run(tmp_path, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "simulation.demo", *arguments, "--output", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_story_of_the_scenario(tmp_path):
+    played = run(tmp_path)
+
+    assert played.returncode == 0, played.stdout + played.stderr
+    finding, remediation = (
+        played.stdout.index("GuardDuty Finding | ID: 1ab2c3d4e5f60718293a4b5c6d7e8f90: The EC2"),
+        played.stdout.index("All security groups have been removed and it has been isolated."),
+    )
+    swap = played.stdout.index("ec2:ModifyNetworkInterfaceAttribute eni-0000000000000000a")
+    assert swap < remediation and finding != remediation
+    assert played.stdout.count("GuardDuty-Example:") >= 6  # three instances, before and after
+    assert "Read back by the function" in played.stdout
+    assert "\x1b" not in played.stdout
+    saved = {path.name for path in tmp_path.iterdir()}
+    assert {"before.json", "after.json", "lambda.log"} <= saved
+    assert len([n for n in saved if n.endswith(".eml")]) == 2
+    assert len([n for n in saved if n.endswith(".html")]) == 2
+    before, after = (
+        json.loads((tmp_path / name).read_text()) for name in ("before.json", "after.json")
+    )
+    assert len(before) == 3 and sum(before[i] != after[i] for i in before) == 1
+
+
+@pytest.mark.parametrize(
+    "name, isolated",
+    [
+        ("bare-ec2-malicious-ip-caller", True),
+        ("ec2-malicious-ip-caller-multi-eni", True),
+        ("ec2-malicious-ip-caller-sample", False),
+        ("iam-user-malicious-ip-caller", False),
+    ],
+)
+def test_any_other_finding(tmp_path, name, isolated):
+    played = run(tmp_path, FINDINGS / f"{name}.json")
+
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert ("it has been isolated" in played.stdout) is isolated
+    assert "GuardDuty Finding | ID:" in played.stdout
+
+
+def test_a_file_that_is_no_finding(tmp_path):
+    (tmp_path / "no.json").write_text('{"hello": "world"}')
+
+    played = run(tmp_path, tmp_path / "no.json")
+
+    assert played.returncode == 2 and "no.json" in played.stderr
+    assert "Traceback" not in played.stderr
+
+
+def test_it_is_red_when_the_instance_is_not_isolated(tmp_path, monkeypatch, capsys):
+    """The same story with a policy that takes every instance for exempt."""
+    policy = yaml.safe_load((ROOT / "policies/ec2-isolate.yml").read_text())
+    policy["policies"][0]["actions"][0]["exempt-tag"] = "Name"
+    (tmp_path / "ec2-isolate.yml").write_text(yaml.safe_dump(policy))
+    deploy = demo.deploy.deploy
+    monkeypatch.setattr(
+        demo.deploy,
+        "deploy",
+        lambda cloud, policies, *where: deploy(
+            cloud, [policies[0], tmp_path / "ec2-isolate.yml"], *where
+        ),
+    )
+
+    problems = demo.play(read_finding(demo.SCENARIO), tmp_path / "output")
+
+    assert any("is not isolated" in problem for problem in problems)
+    assert "NOT as it should be" in capsys.readouterr().out
