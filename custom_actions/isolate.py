@@ -386,7 +386,8 @@ class ReleaseInstance(ResponseAction):
     Refuses an instance that is not isolated. A recorded group that no longer exists is reported
     by id, the rest is put back. An interface without a record (it was isolated by hand, or
     attached since) is left as it is and reported. When EC2 refuses the change of an interface,
-    all records stay, so that the release can be run again.
+    all records stay, so that the release can be run again; the state is then `releasing`, in which
+    `isolation-guard` leaves the instance alone.
 
     :example:
 
@@ -412,6 +413,7 @@ class ReleaseInstance(ResponseAction):
         "ec2:DescribeNetworkInterfaces",
         "ec2:DescribeSecurityGroups",
         "ec2:ModifyNetworkInterfaceAttribute",
+        "ec2:CreateTags",
         "ec2:DeleteTags",
     )
 
@@ -428,6 +430,8 @@ class ReleaseInstance(ResponseAction):
         known = self.existing_groups(client, records)
         if self.dryrun:
             return self.outcome("planned", f"Would put back {records}.", interfaces=[])
+        # From here on no guard takes the change of groups for somebody else's.
+        retry(client.create_tags, Resources=[instance_id], Tags=record.state_tags(record.RELEASING))
         errors, kept = [], False
         for interface_id, recorded in records.items():
             if recorded is None:
@@ -441,13 +445,21 @@ class ReleaseInstance(ResponseAction):
             except (ClientError, PolicyExecutionError) as error:
                 errors.append(f"{interface_id}: {describe(error)}")
                 kept = True
-        live = attached_interfaces(client, instance_id)
-        for interface in live:
-            interface_id = interface["NetworkInterfaceId"]
-            wanted = {g for g in records.get(interface_id) or () if g in known}
-            if wanted and set(group_ids(interface)) != wanted and not kept:
-                errors.append(f"{interface_id}: EC2 still shows other groups, run it again")
-                kept = True
+        wanted = {i: {g for g in ids or () if g in known} for i, ids in records.items()}
+        for delay in READ_BACK_DELAYS:
+            time.sleep(delay)
+            live = attached_interfaces(client, instance_id)
+            different = [
+                i["NetworkInterfaceId"]
+                for i in live
+                if wanted.get(i["NetworkInterfaceId"])
+                and set(group_ids(i)) != wanted[i["NetworkInterfaceId"]]
+            ]
+            if kept or not different:
+                break
+        else:
+            errors.append(f"{', '.join(different)}: EC2 still shows other groups, run it again")
+            kept = True
         if not kept:
             self.forget(client, instance_id, interfaces)
         return self.outcome(

@@ -22,7 +22,7 @@ ISOLATED_AT = "forensic:isolated-at"
 NOTIFIED = "forensic:notified"
 INSTANCE_KEYS = (STATE, FINDING, ISOLATED_AT, NOTIFIED)
 
-ISOLATED, INCOMPLETE = "isolated", "incomplete"
+ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
 
 
 def as_tags(key, words):
@@ -68,7 +68,7 @@ def record_keys(interface):
 
 
 def state_tags(state):
-    """The instance's state: ISOLATED only after the read-back, else INCOMPLETE."""
+    """The instance's state: ISOLATED only after the read-back, else INCOMPLETE, or RELEASING."""
     return [{"Key": STATE, "Value": state}]
 
 

@@ -101,7 +101,7 @@ def test_when_no_group_is_left_the_instance_stays_isolated(scene, pack, release)
 
     assert not succeeded and "none of its groups exists any more" in output
     assert scene.is_isolated(instance)
-    assert scene.tags(instance)["forensic:state"] == "isolated"
+    assert scene.tags(instance)["forensic:state"] == "releasing"
 
 
 def test_an_interface_that_refuses_keeps_the_record_for_another_try(scene, pack, release):
