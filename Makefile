@@ -33,6 +33,9 @@ test: lint validate ## Lint, validate, and run all tests, offline
 demo: $(INSTALLED) ## Play the story on this machine; FINDING=file.json plays another finding
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)")
 
+benchmark: $(INSTALLED) ## Time and calls up to the swap, beside a bare boto3 function
+	@$(BIN)/python -m simulation.benchmark
+
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
 
@@ -57,4 +60,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo record dryrun deploy deploy-org release clean
+.PHONY: help install lint validate test demo benchmark record dryrun deploy deploy-org release clean

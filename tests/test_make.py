@@ -1,0 +1,82 @@
+"""The make targets that work on an account, run as the README says, in the simulated cloud."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ACCOUNT, REGION = "111122223333", "us-west-2"
+
+
+@pytest.fixture
+def make(scene):
+    def run(*arguments):
+        environment = scene.cloud.environment(ACCOUNT, REGION) | {"PATH": os.environ["PATH"]}
+        finished = subprocess.run(
+            ["make", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return finished.returncode, finished.stdout
+
+    return run
+
+
+def test_deploy_deploys_what_has_a_mode_and_runs_nothing(make, scene, pack):
+    instance = scene.instance()
+    pack.isolate(scene.finding(instance))
+    functions = scene.cloud.client("lambda", ACCOUNT, REGION)
+    functions.delete_function(FunctionName="custodian-ec2-isolate")
+
+    code, output = make("deploy", f"REGION={REGION}")
+
+    assert code == 0, output
+    names = {f["FunctionName"] for f in functions.list_functions()["Functions"]}
+    assert {"custodian-ec2-isolate", "custodian-finding-notify"} <= names
+    assert "custodian-ec2-release" not in names
+    assert scene.is_isolated(instance)
+
+
+def test_dryrun_changes_nothing(make, scene):
+    instance = scene.instance()
+    before = scene.interfaces(instance), scene.tags(instance)
+    functions = scene.cloud.client("lambda", ACCOUNT, REGION)
+    deployed = functions.list_functions()["Functions"]
+
+    code, output = make("dryrun", f"REGION={REGION}")
+
+    assert code == 0 and "policy:ec2-isolate resource:ec2" in output, output
+    assert (scene.interfaces(instance), scene.tags(instance)) == before
+    assert functions.list_functions()["Functions"] == deployed
+
+
+def test_release_releases_the_named_instance(make, scene, pack):
+    instance = scene.instance(scene.groups)
+    before = scene.interfaces(instance)
+    pack.isolate(scene.finding(instance))
+
+    code, output = make("release", f"INSTANCE={instance}", f"REGION={REGION}")
+
+    assert code == 0, output
+    assert scene.interfaces(instance) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["release", f"REGION={REGION}"], "say INSTANCE=..."),
+        (["release", "INSTANCE=i-0abc1234def567890"], "say REGION=..."),
+        (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),
+        (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567899"], "is not in us-west-2"),
+        (["deploy"], "say REGION=..."),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said(make, arguments, reason):
+    code, output = make(*arguments)
+
+    assert code != 0 and reason in output
