@@ -3,4 +3,15 @@
 Importing the package registers every action with Custodian.
 """
 
-from custom_actions import headline, isolate, notify, response  # noqa: F401
+from custom_actions import (  # noqa: F401
+    access_key,
+    connections,
+    evidence,
+    guard,
+    headline,
+    isolate,
+    notify,
+    response,
+    service,
+    sessions,
+)

@@ -38,7 +38,13 @@ def find_forensic_groups(client, name, vpc_ids):
     return {group["VpcId"]: group for group in groups}
 
 
-def create_forensic_group(client, name, vpc_id):
+def create_forensic_group(
+    client,
+    name,
+    vpc_id,
+    mark=MARK,
+    description="Isolation of compromised instances: no ingress, no egress",
+):
     """Create the group in a VPC; when somebody else was faster, the one that is there.
 
     Returns the group's id. It still has the egress rules that EC2 gives every new group.
@@ -47,10 +53,10 @@ def create_forensic_group(client, name, vpc_id):
         return retry(
             client.create_security_group,
             GroupName=name,
-            Description="Isolation of compromised instances: no ingress, no egress",
+            Description=description,
             VpcId=vpc_id,
             TagSpecifications=[
-                {"ResourceType": "security-group", "Tags": [{"Key": "Name", "Value": name}, MARK]}
+                {"ResourceType": "security-group", "Tags": [{"Key": "Name", "Value": name}, mark]}
             ],
         )["GroupId"]
     except ClientError as error:

@@ -9,8 +9,9 @@ import contextlib
 import json
 
 from c7n.actions import EventAction
-from c7n.manager import resources
 from c7n.utils import type_schema
+
+from custom_actions.response import register
 
 NOTICE = "c7n:notice"
 
@@ -117,6 +118,68 @@ def remediation_headline(finding, instance_id, outcomes):
     return one_line(f"OBSERVE ONLY | {line}" if planned else line)
 
 
+def credential_headline(finding, outcomes):
+    """`GuardDuty Remediation | ID: ...: GuardDuty discovered that credentials of ...`.
+
+    It says what was denied or deactivated only when an outcome has `revoked`, that is, after the
+    read-back. `outcomes` are those of the steps, see custom_actions/response.py.
+    """
+    access = _mapping(_mapping(finding, "resource"), "accessKeyDetails")
+    discovered = (
+        f"GuardDuty discovered that credentials of the {_subject(finding)} may be in the wrong "
+        f"hands: {one_line(finding.get('title'), 300)}"
+    )
+    step = next((o for o in outcomes if "revoked" in o), {})
+    failures = [o for o in outcomes if o["status"] == "failed"]
+    errors = one_line("; ".join(f"{o['step']}: {o['error']}" for o in failures), 400)
+    planned = step.get("status") == "planned"
+    if planned:
+        result = f"Nothing was changed. {step['detail']}"
+    elif not step.get("revoked"):
+        user = access.get("userType") == "IAMUser"
+        lost = "The access key was NOT deactivated." if user else "The sessions were NOT revoked."
+        result = f"{lost} {errors or step.get('detail', '')}"
+    elif failures:
+        result = f"{step['detail']} But the response is NOT COMPLETE: {errors}"
+    else:
+        result = f"{step['detail']} {FOLLOW_UP}"
+    line = f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: {discovered} {result}"
+    return one_line(f"OBSERVE ONLY | {line}" if planned else line)
+
+
+def guard_headline(call, resource_id, outcomes):
+    """`GuardDuty Guard | i-...: <who> called ... on what is isolated` and what became of it.
+
+    `call` is the `detail` of an API call as CloudTrail reports it.
+    """
+    identity = _mapping(call, "userIdentity")
+    who = one_line(identity.get("arn") or identity.get("principalId") or "somebody", 200)
+    failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
+    if failures:
+        result = f"It was NOT put right: {one_line(failures, 400)}"
+    elif any(o["status"] == "done" for o in outcomes):
+        result = "It was put right and read back."
+    else:
+        result = "The isolation holds, nothing had to be put right."
+    return one_line(
+        f"GuardDuty Guard | {resource_id}: {who} called {one_line(call.get('eventName'), 64)} "
+        f"on what is isolated. {result}"
+    )
+
+
+def release_headline(instance_id, who, outcomes):
+    """`GuardDuty Release | i-...: released by <who>` and what could not be put back."""
+    failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
+    line = f"GuardDuty Release | {instance_id}: "
+    if any(o["status"] == "planned" for o in outcomes):
+        return one_line(f"OBSERVE ONLY | {line}nothing was changed.")
+    if failures:
+        return one_line(
+            f"{line}the release by {one_line(who, 200)} is NOT COMPLETE: {one_line(failures, 500)}"
+        )
+    return one_line(f"{line}released by {one_line(who, 200)}. Everything is back as it was.")
+
+
 def _mapping(parent, key):
     value = parent.get(key)
     return value if isinstance(value, dict) else {}
@@ -159,11 +222,4 @@ class FindingHeadline(EventAction):
         event[NOTICE] = {"headline": finding_headline(finding), "sample": is_sample(finding)}
 
 
-def _register(registry, resource_class):
-    # As c7n.actions.notify does: importing c7n.resources.account itself would cost every cold
-    # start of ec2-isolate.
-    if resource_class.type == "account":
-        resource_class.action_registry.register("finding-headline", FindingHeadline)
-
-
-resources.subscribe(_register)
+register("finding-headline", FindingHeadline, "account")

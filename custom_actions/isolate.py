@@ -8,17 +8,21 @@ import logging
 import time
 from datetime import UTC, datetime
 
+from botocore.exceptions import BotoCoreError
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.resources.ec2 import EC2
 from c7n.utils import type_schema
 
-from custom_actions import forensic_group, record
+from custom_actions import forensic_group, record, transition_group
 from custom_actions.response import ResponseAction, describe, error_code, retry, tags_of
 
 log = logging.getLogger("custodian.actions.isolate")
 
 # Seconds before each look at the interfaces: EC2's describes are eventually consistent.
 READ_BACK_DELAYS = (0, 0.2, 0.5, 1, 2)
+
+# Tag of the instance: the interfaces that were isolated without the transition that was asked for.
+NOT_CUT = "forensic:connections-not-cut"
 
 
 def attached_interfaces(client, instance_id):
@@ -39,16 +43,23 @@ class Isolation:
     An error at one interface, or in one VPC, is kept and does not stop the others.
     """
 
-    def __init__(self, client, group_name, instance):
+    def __init__(self, client, group_name, instance, cut_connections=False):
         self.client = client
         self.group_name = group_name
         self.instance = instance
+        self.cut_connections = cut_connections
         self.groups = {}  # VPC id: id of its forensic group
         self.group_errors = {}  # VPC id: why that group is missing, or not empty
         self.records = {}  # interface id: group ids that this run recorded or found recorded
         self.record_errors = {}  # interface id: why its groups could not be recorded
         self.swap_errors = {}  # interface id: why its groups could not be changed
         self.swapped = set()  # interface ids that this run changed
+        self.transitions = {}  # VPC id: id of its transition group
+        # interface id: why it did not go through the transition group, now or in an earlier run
+        self.cut_errors = dict.fromkeys(
+            record.from_tags(tags_of(instance), NOT_CUT) or (),
+            PolicyExecutionError("it was isolated without the transition group"),
+        )
         self.live = []  # the interfaces as read back
 
     def run(self):
@@ -95,7 +106,9 @@ class Isolation:
         """
         if not interfaces:
             return
-        if record.STATE in tags_of(self.instance):
+        if record.STATE in tags_of(self.instance) or any(
+            transition_group.holds_transition_group(i) for i in interfaces
+        ):
             for interface in attached_interfaces(self.client, self.instance["InstanceId"]):
                 recorded = record.original_groups(interface)
                 if recorded is not None:
@@ -104,6 +117,8 @@ class Isolation:
             i["NetworkInterfaceId"]: group_ids(i)
             for i in interfaces
             if i["NetworkInterfaceId"] not in self.records
+            # Left there by a run that died: what it had before is on record, or nowhere.
+            and not transition_group.holds_transition_group(i)
         }
         if not new:
             return
@@ -132,21 +147,86 @@ class Isolation:
             )
 
     def swap(self, interfaces):
+        if self.cut_connections:
+            self.find_transitions(interfaces)
         for interface in interfaces:
             forensic = self.groups.get(interface["VpcId"])
             interface_id = interface["NetworkInterfaceId"]
             if forensic is None:
                 self.swap_errors[interface_id] = self.group_errors[interface["VpcId"]]
                 continue
+            opened = self.open(interface)
             try:
-                retry(
-                    self.client.modify_network_interface_attribute,
-                    NetworkInterfaceId=interface_id,
-                    Groups=[forensic],
-                )
-                self.swapped.add(interface_id)
-            except ClientError as error:
+                self.set_groups(interface, [forensic])
+            except (ClientError, BotoCoreError) as error:
                 self.swap_errors[interface_id] = error
+                if opened:
+                    self.close(interface, [forensic])
+
+    def set_groups(self, interface, groups):
+        retry(
+            self.client.modify_network_interface_attribute,
+            NetworkInterfaceId=interface["NetworkInterfaceId"],
+            Groups=groups,
+        )
+        if groups == [self.groups[interface["VpcId"]]]:
+            self.swapped.add(interface["NetworkInterfaceId"])
+
+    def find_transitions(self, interfaces):
+        """Find or make the transition group where there is an interface to bring through it."""
+        through = [i for i in interfaces if not transition_group.holds_transition_group(i)]
+        vpc_ids = {i["VpcId"] for i in through if i["VpcId"] in self.groups}
+        vpc_ids -= set(self.transitions)
+        if not vpc_ids:
+            return
+        found, errors = transition_group.transition_groups(self.client, vpc_ids)
+        self.transitions.update(found)
+        for interface in through:
+            if interface["VpcId"] in errors:
+                self.cut_errors[interface["NetworkInterfaceId"]] = errors[interface["VpcId"]]
+
+    def open(self, interface):
+        """Put an interface into the transition group; whether it may be in there afterwards."""
+        if transition_group.holds_transition_group(interface):
+            return True
+        transition = self.transitions.get(interface["VpcId"])
+        if transition is None:
+            return False
+        try:
+            self.set_groups(interface, [transition])
+            self.cut_errors.pop(interface["NetworkInterfaceId"], None)
+        except (ClientError, BotoCoreError) as error:
+            self.cut_errors[interface["NetworkInterfaceId"]] = error
+        return True  # also after an error: the answer may have been lost, not the change
+
+    def close(self, interface, forensic):
+        """Take an interface out of the transition group when the swap after it failed.
+
+        The forensic group once more, or else the groups that it had: those are open to somebody,
+        the transition group is open to all.
+        """
+        interface_id = interface["NetworkInterfaceId"]
+        before = self.records.get(interface_id) or ()
+        if not transition_group.holds_transition_group(interface):
+            before = group_ids(interface)
+        cause = describe(self.swap_errors[interface_id])
+        self.swap_errors[interface_id] = PolicyExecutionError(
+            f"{cause}; it may be left in {transition_group.NAME}, which allows EVERYTHING: "
+            "give it another group now"
+        )
+        for groups in filter(None, (forensic, before)):
+            try:
+                self.set_groups(interface, groups)
+            except (ClientError, BotoCoreError) as error:
+                log.error("%s is still open: %s", interface_id, describe(error))
+                continue
+            if groups == forensic:
+                del self.swap_errors[interface_id]
+            else:
+                self.swap_errors[interface_id] = PolicyExecutionError(
+                    f"{cause}; it has the groups again that it had"
+                )
+            return
 
     def read_back(self):
         for delay in READ_BACK_DELAYS:
@@ -191,7 +271,7 @@ class Isolation:
             "removed": [{"id": i, "name": names.get(i, "")} for i in removed or ()],
             "now": [{"id": g["GroupId"], "name": g["GroupName"]} for g in interface["Groups"]],
             "forensic_group": self.groups.get(vpc_id),
-            "status": "isolated" if fact in ("isolated", "not-recorded") else "failed",
+            "status": "isolated" if fact in ("isolated", "not-recorded", "not-cut") else "failed",
             "error": error,
             "fact": f"{interface_id}:{fact}",
         }
@@ -210,6 +290,8 @@ class Isolation:
             return "not-recorded", f"its original groups could not be recorded: {describe(cause)}"
         if removed is None:
             return "not-recorded", "NoRecord: its original groups are not recorded"
+        if cause := self.cut_errors.get(interface_id):
+            return "not-cut", f"connections open before were not cut: {describe(cause)}"
         return "isolated", None
 
 
@@ -247,20 +329,43 @@ class IsolateInstance(ResponseAction):
               - type: isolate-instance
                 forensic-group: ForensicSecurityGroup
                 exempt-tag: forensic:exempt
+                cut-tracked-connections: false
               - fail-unless-complete
 
     Arguments: `forensic-group`, the name of the group (default ForensicSecurityGroup);
     `exempt-tag`, the key of a tag that makes an instance exempt, whatever its value (default
-    forensic:exempt). With `execution-options: {dryrun: true}` in the mode it only says what it
-    would do.
+    forensic:exempt); `cut-tracked-connections` (default false), see below. With
+    `execution-options: {dryrun: true}` in the mode it only says what it would do.
 
     The outcome has, besides what every outcome has, `isolated` (true only when the read-back
     showed it), `verified_at` and a list `interfaces`. It is `failed` when an interface is not
     isolated, when the forensic group is not empty, or when the way back is not recorded.
 
+    `cut-tracked-connections: true` brings each interface through the group
+    ForensicTransitionGroup of its VPC, which allows everything in both directions and both
+    families, into the forensic group. AWS documents that tracked connections survive a change of
+    rules until they time out, that a flow which rules allow from and to everywhere is not
+    tracked, and that an untracked flow is cut at once when its rule goes. AWS does not document
+    when a tracked flow becomes untracked; others report that one which is silent in that moment
+    stays tracked. None of this was run against AWS. The price: between the two calls, usually
+    less than a second, the whole internet may reach the instance and the instance everything.
+    It does not cut ICMP, nor what is always tracked: flows through egress-only internet
+    gateways, Gateway and Network Load Balancers, Global Accelerator, NAT gateways, Network
+    Firewall, PrivateLink, transit gateways, Lambda, and gateway endpoints of DynamoDB. Prefer
+    `block-remote-address`.
+
+    No interface is left in the transition group: when the forensic group is refused after it, it
+    is tried again, then the groups before are put back and the step fails. A function that dies
+    in between finishes when it is tried again. Where the transition is refused, the interface is
+    isolated without it, and the step fails with that reason, on every later finding too
+    (`forensic:connections-not-cut`): an isolated instance is not opened again. The group
+    stays in the VPC and is made only when it is missing; one of that name without the tag
+    forensic:group=transition and without these rules is left alone and not used.
+
     Calls up to the swap: DescribeInstances (Custodian), DescribeSecurityGroups, CreateTags, then
     one ModifyNetworkInterfaceAttribute for each interface; four more when the group has to be
-    made.
+    made. With `cut-tracked-connections` one more, and one more for each interface; then
+    ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too.
 
     Limits: branch interfaces of ECS tasks are interfaces of their own, attached to a trunk, and
     are not touched. An interface that an AWS service manages refuses the change; that is
@@ -269,6 +374,7 @@ class IsolateInstance(ResponseAction):
 
     Sources: c7n.actions.network.ModifyVpcSecurityGroupsAction;
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyNetworkInterfaceAttribute.html
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html
     """
 
     schema = type_schema(
@@ -280,6 +386,7 @@ class IsolateInstance(ResponseAction):
                 "pattern": r"^(?!sg-)[\w .:/()#,@\[\]+=&;!$*-]{1,255}$",
             },
             "exempt-tag": {"type": "string", "minLength": 1, "maxLength": 128},
+            "cut-tracked-connections": {"type": "boolean"},
         },
     )
     permissions = (
@@ -287,6 +394,10 @@ class IsolateInstance(ResponseAction):
         "ec2:DescribeNetworkInterfaces",
         "ec2:ModifyNetworkInterfaceAttribute",
     )
+
+    def get_permissions(self):
+        cut = self.data.get("cut-tracked-connections")
+        return self.permissions + (transition_group.PERMISSIONS if cut else ())
 
     def respond(self, instance, event):
         exempt = self.data.get("exempt-tag", "forensic:exempt")
@@ -308,7 +419,10 @@ class IsolateInstance(ResponseAction):
                 interfaces=[],
             )
         isolation = Isolation(
-            self.client(), self.data.get("forensic-group", "ForensicSecurityGroup"), instance
+            self.client(),
+            self.data.get("forensic-group", "ForensicSecurityGroup"),
+            instance,
+            self.data.get("cut-tracked-connections", False),
         )
         if self.dryrun:
             return self.plan(isolation)
@@ -338,6 +452,7 @@ class IsolateInstance(ResponseAction):
             "planned",
             f"Would put {len(rows)} of {len(isolation.live)} interfaces into "
             f"{isolation.group_name}"
+            + (f" through {transition_group.NAME}" if isolation.cut_connections else "")
             + (f", which would be made in {', '.join(missing)}." if missing else "."),
             isolated=False,
             verified_at=None,
@@ -347,14 +462,21 @@ class IsolateInstance(ResponseAction):
     def mark(self, isolation, event):
         """Write the instance's state; the time and the finding are those of the first response."""
         state = record.ISOLATED if isolation.verified else record.INCOMPLETE
-        before = tags_of(isolation.instance).get(record.STATE)
-        if before == state:
-            return
-        retry(
-            isolation.client.create_tags,
-            Resources=[isolation.instance["InstanceId"]],
-            Tags=record.state_tags(state) + ([] if before else record.incident_tags(event)),
-        )
+        tags = tags_of(isolation.instance)
+        before = tags.get(record.STATE)
+        isolated = {i["NetworkInterfaceId"] for i in isolation.live if isolation.is_isolated(i)}
+        not_cut = sorted(isolated & set(isolation.cut_errors))
+        new = [] if before == state else record.state_tags(state)
+        if not before:
+            new += record.incident_tags(event)
+        if not_cut != sorted(record.from_tags(tags, NOT_CUT) or ()):
+            new += record.as_tags(NOT_CUT, not_cut)
+        if new:
+            retry(
+                isolation.client.create_tags,
+                Resources=[isolation.instance["InstanceId"]],
+                Tags=new,
+            )
 
     def report(self, isolation, errors, verified_at):
         rows = isolation.rows()
@@ -499,7 +621,12 @@ class ReleaseInstance(ResponseAction):
 
     def forget(self, client, instance_id, interfaces):
         """Remove record and state. The same keys are deleted everywhere, present or not."""
-        keys = {*record.INSTANCE_KEYS, *(k for i in interfaces for k in record.record_keys(i))}
+        keys = {
+            *record.INSTANCE_KEYS,
+            NOT_CUT,
+            f"{NOT_CUT}:2",
+            *(k for i in interfaces for k in record.record_keys(i)),
+        }
         retry(
             client.delete_tags,
             Resources=[instance_id, *(i["NetworkInterfaceId"] for i in interfaces)],

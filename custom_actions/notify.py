@@ -1,15 +1,28 @@
-"""The remediation mail is sent once for each outcome."""
+"""The remediation mail is sent once for each outcome.
+
+What was mailed last is remembered where the response acted: in a tag of the instance, of the role
+or of the user. `mailed` and `remember` of each action say where; all else is the same.
+"""
 
 import hashlib
 import json
 
 from c7n.actions import Notify
-from c7n.resources.ec2 import EC2
+from c7n.exceptions import PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions.headline import NOTICE, SUBJECT, remediation_headline
-from custom_actions.record import NOTIFIED
-from custom_actions.response import OUTCOMES, ResponseAction, retry, tags_of
+from custom_actions.credentials import finding_id
+from custom_actions.headline import (
+    NOTICE,
+    SUBJECT,
+    credential_headline,
+    guard_headline,
+    release_headline,
+    remediation_headline,
+)
+from custom_actions.record import GUARDED, NOTIFIED, notified_key
+from custom_actions.response import OUTCOMES, ResponseAction, register, retry, tags_of
+from custom_actions.sessions import ROLE
 
 
 def digest(outcomes):
@@ -21,7 +34,6 @@ def digest(outcomes):
     return hashlib.sha256(json.dumps(ends).encode()).hexdigest()[:32]
 
 
-@EC2.action_registry.register("notify-once")
 class NotifyOnce(ResponseAction, Notify):
     """Custodian's `notify`, sent once for each outcome of the response.
 
@@ -29,7 +41,9 @@ class NotifyOnce(ResponseAction, Notify):
     Lambda tries a failed function twice more. This action mails when the outcome of the steps
     before it is not the one that was mailed last, which is recorded on the instance
     (`forensic:notified`) after SNS has accepted the message. So a function that dies, or that SNS
-    refuses, mails when it is tried again; one that fails in the same way again does not.
+    refuses, mails when it is tried again; one that fails in the same way again does not. In a
+    guard, whose event is an API call, each call is an incident of its own
+    (`forensic:notified-guard`).
 
     :example:
 
@@ -90,25 +104,213 @@ class NotifyOnce(ResponseAction, Notify):
     def left_alone(self, resource):
         return None  # that an instance is exempt is told as well
 
-    def respond(self, instance, event):
-        outcomes = instance[OUTCOMES]
+    def respond(self, resource, event):
+        outcomes = resource[OUTCOMES]
         current = digest(outcomes)
-        if tags_of(instance).get(NOTIFIED) == current:
+        if call := event["detail"].get("eventID"):
+            current = f"{call}/{current}"
+        if self.mailed(resource, event) == current:
             return self.outcome("unchanged", "This outcome has been mailed before.")
         statuses = {o["status"] for o in outcomes}
         event[NOTICE] = {
-            "headline": remediation_headline(event["detail"], instance["InstanceId"], outcomes),
-            "isolated": any(o.get("isolated") for o in outcomes),
+            **self.notice(resource, event["detail"], outcomes),
             "observe_only": "planned" in statuses,
         }
-        Notify.process(self, [instance], event)
+        Notify.process(self, [resource], event)
         if not statuses <= {"exempt", "skipped", "planned"}:
-            retry(
-                self.client().create_tags,
-                Resources=[instance["InstanceId"]],
-                Tags=[{"Key": NOTIFIED, "Value": current}],
-            )
+            self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
+
+    def notice(self, resource, detail, outcomes):
+        """What the subject and the template say first; `detail` is the event's."""
+        resource_id = resource[self.manager.resource_type.id]
+        headline = guard_headline if "eventID" in detail else remediation_headline
+        return {
+            "headline": headline(detail, resource_id, outcomes),
+            "isolated": any(o.get("isolated") for o in outcomes),
+        }
+
+    def mailed(self, resource, event):
+        """The digest of the outcome that was mailed last, or None."""
+        return tags_of(resource).get(self.key(event))
+
+    def remember(self, resource, event, current):
+        """Keep the digest of what SNS has just accepted."""
+        retry(
+            self.client().create_tags,
+            Resources=[resource[self.manager.resource_type.id]],
+            Tags=[{"Key": self.key(event), "Value": current}],
+        )
+
+    def key(self, event):
+        """The key of the tag that keeps it: a guard's mail is not the finding's."""
+        return GUARDED if "eventID" in event["detail"] else NOTIFIED
 
     def expand_variables(self, message):
         return {**super().expand_variables(message), "subject": SUBJECT}
+
+
+class NotifyOnceOfRole(NotifyOnce):
+    """`notify-once` for a credential finding about a role.
+
+    The mark is a tag of the role, one for each finding (`forensic:notified:<finding id>`), since
+    a role can be in several incidents at once. `restore-role-sessions` takes it off.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: iam-revoke-and-tell
+            resource: account
+            mode:
+              type: guard-duty
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+            actions:
+              - revoke-role-sessions
+              - type: notify-once
+                template: credentials.html
+                to: [account-emails]
+                transport:
+                  type: sns
+                  topic: guardduty-response
+              - fail-unless-complete
+
+    Arguments as on ec2. `event["c7n:notice"]` holds `headline`, `revoked` and `observe_only`.
+
+    Limits, besides those on ec2: without a role that is known to be the finding's (it does not
+    exist, has another id, the finding is malformed) there is nothing to write to, and each try of
+    each delivery is mailed, which is three mails. So it is where IAM lets nobody tag the role, or
+    the role has 50 tags.
+
+    Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_TagRole.html
+    """
+
+    permissions = ("sns:Publish", "iam:ListAccountAliases", "iam:TagRole")
+
+    def notice(self, resource, finding, outcomes):
+        return {
+            "headline": credential_headline(finding, outcomes),
+            "revoked": any(o.get("revoked") for o in outcomes),
+        }
+
+    def mailed(self, resource, event):
+        entity = self.entity(resource)
+        return tags_of(entity).get(self.key(event)) if entity else None
+
+    def remember(self, resource, event, current):
+        entity, key = self.entity(resource), self.key(event)
+        if entity is None or key is None:
+            self.log.warning("nothing to keep the mark of the mail on")
+            return
+        self.tag(entity, [{"Key": key, "Value": current}])
+
+    def key(self, event):
+        """The key of the mark; None for a finding without a usable id: that is mailed too."""
+        try:
+            return notified_key(finding_id(event))
+        except PolicyExecutionError:
+            return None
+
+    def entity(self, account):
+        return account.get(ROLE)
+
+    def tag(self, role, tags):
+        retry(self.client("iam").tag_role, RoleName=role["RoleName"], Tags=tags)
+
+
+class NotifyOnceOfUser(NotifyOnceOfRole):
+    """`notify-once` for a credential finding about an IAM user.
+
+    The mark is a tag of the user, one for each finding (`forensic:notified:<finding id>`).
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: iam-user-deactivate-and-tell
+            resource: iam-user
+            mode:
+              type: guard-duty
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+            actions:
+              - deactivate-access-key
+              - type: notify-once
+                template: credentials.html
+                to: [account-emails]
+                transport:
+                  type: sns
+                  topic: guardduty-response
+              - fail-unless-complete
+
+    Arguments, notice and limits as for a role.
+
+    Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_TagUser.html
+    """
+
+    permissions = ("sns:Publish", "iam:ListAccountAliases", "iam:TagUser")
+
+    def entity(self, user):
+        return user
+
+    def tag(self, user, tags):
+        retry(self.client("iam").tag_user, UserName=user["UserName"], Tags=tags)
+
+
+class NotifyRelease(NotifyOnce):
+    """Custodian's `notify` at the end of a release, with what was put back and what was not.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: ec2-release-and-tell
+            resource: ec2
+            filters:
+              - InstanceId: i-0abc1234def567890
+            actions:
+              - release-instance
+              - type: notify-release
+                template: release.html
+                to: [resource-owner, account-emails]
+                transport:
+                  type: sns
+                  topic: guardduty-response
+              - fail-unless-complete
+
+    Arguments: those of `notify` but `subject`. The notice names who ran it, as far as AWS knows
+    (sts:GetCallerIdentity: the role and its session, or the user). Each run is mailed.
+
+    Source: c7n.actions.notify.Notify; a policy without a mode has no event, so the message gets
+    one that holds the notice alone.
+    """
+
+    schema = {
+        **NotifyOnce.schema,
+        "properties": {
+            **NotifyOnce.schema["properties"],
+            "type": {"enum": ["notify-release"]},
+        },
+    }
+    permissions = ("sns:Publish", "iam:ListAccountAliases", "sts:GetCallerIdentity")
+
+    def respond(self, instance, event):
+        who = retry(self.client("sts").get_caller_identity)["Arn"]
+        notice = {
+            "headline": release_headline(instance["InstanceId"], who, instance[OUTCOMES]),
+            "who": who,
+        }
+        Notify.process(self, [instance], {NOTICE: notice, "detail": {}})
+        return self.outcome("done", "The message was accepted by SNS.")
+
+
+register("notify-once", NotifyOnce, "ec2", "security-group")
+register("notify-once", NotifyOnceOfRole, "account")
+register("notify-once", NotifyOnceOfUser, "iam-user")
+register("notify-release", NotifyRelease, "ec2")

@@ -3,7 +3,8 @@
 On an interface: `forensic:original-groups:<interface id>` with the group ids, a blank between two;
 what does not fit into one tag goes on under the same key with `:2`, `:3` behind it. On the
 instance: `forensic:state`, `forensic:finding`, `forensic:isolated-at`, and `forensic:notified`
-(the outcome that was mailed last, see custom_actions/notify.py).
+(the outcome that was mailed last, see custom_actions/notify.py), and `forensic:role-policy`, the
+inline policies put on its role (`<role name>/<policy name>`, see custom_actions/sessions.py).
 
 Limits: a tag value holds 256 characters, a resource 50 tags.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html
@@ -20,9 +21,17 @@ STATE = "forensic:state"
 FINDING = "forensic:finding"
 ISOLATED_AT = "forensic:isolated-at"
 NOTIFIED = "forensic:notified"
-INSTANCE_KEYS = (STATE, FINDING, ISOLATED_AT, NOTIFIED)
+GUARDED = "forensic:notified-guard"
+ROLE_POLICY = "forensic:role-policy"
+DEACTIVATED_KEYS = "forensic:deactivated-keys"  # on an IAM user, see custom_actions/access_key.py
+INSTANCE_KEYS = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED)
 
 ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
+
+
+def notified_key(finding_id):
+    """The key of the mark on a role or user, which may be in several incidents at once."""
+    return f"{NOTIFIED}:{finding_id}"
 
 
 def as_tags(key, words):

@@ -3,7 +3,7 @@
 from botocore.exceptions import ClientError
 from c7n.actions import EventAction
 from c7n.exceptions import PolicyExecutionError
-from c7n.resources.ec2 import EC2
+from c7n.manager import resources
 from c7n.utils import get_retry, local_session, type_schema
 
 OUTCOMES = "c7n:response"
@@ -117,7 +117,22 @@ def tags_of(resource, key="Tags"):
     return {tag["Key"]: tag["Value"] for tag in resource.get(key) or ()}
 
 
-@EC2.action_registry.register("fail-unless-complete")
+def register(name, action, *resource_types):
+    """Register an action by its name in policies, with these resources or with all of AWS.
+
+    It works for resources that Custodian loads later, too (as c7n.actions.notify does): importing
+    them here would cost every cold start.
+    """
+
+    def add(registry, resource_class):
+        if not resource_types or resource_class.type in resource_types:
+            resource_class.action_registry.register(name, action)
+
+    for resource_class in resources.values():
+        add(resources, resource_class)
+    resources.subscribe(add)
+
+
 class FailUnlessComplete(EventAction):
     """Fails the policy when any step before it left a failed outcome.
 
@@ -162,3 +177,6 @@ class FailUnlessComplete(EventAction):
             raise PolicyExecutionError(
                 f"policy:{self.manager.data.get('name')} is not complete: " + "; ".join(failures)
             )
+
+
+register("fail-unless-complete", FailUnlessComplete)

@@ -34,8 +34,11 @@ from werkzeug.serving import make_server
 from .calls import Call, CallLog
 from .ec2 import corrected_ec2
 from .eventbridge import delivering_to_lambda
+from .iam import corrected_iam
 from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
+from .load_balancing import corrected_load_balancing
 from .sns import delivering_across_accounts
+from .sqs import feeding_from_queues
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
 ADMINISTRATOR = "OrganizationAccountAccessRole"
@@ -97,12 +100,15 @@ class Cloud:
             stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
             _forget_moto_state()
             stack.enter_context(corrected_ec2())
+            stack.enter_context(corrected_load_balancing())
+            stack.enter_context(corrected_iam())
             stack.enter_context(kept_dead_letter_config())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
             self.functions = LambdaService(self.environment, self.client, self.folder)
             stack.callback(self.functions.close)
+            stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))
             stack.enter_context(
                 delivering_to_lambda(
                     self.functions.invoke_later,

@@ -42,11 +42,13 @@ from moto.ec2.exceptions import (
     InvalidPermissionNotFoundError,
     InvalidSecurityGroupNotFoundError,
     InvalidSecurityGroupRuleIdNotFoundError,
+    OperationDisableApiStopNotPermitted,
     TagLimitExceeded,
 )
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.network_acls import NetworkAcl, NetworkAclBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.models.tags import TagBackend
 from moto.ec2.responses._base_response import EC2BaseResponse
@@ -60,7 +62,7 @@ CORRECTIONS: dict[str, Correction] = {}
 
 _TERMINATED = 48  # the state code of EC2 and moto
 _TAGS_PER_RESOURCE = 50
-_quota = {"groups-per-interface": 5}
+_quota = {"groups-per-interface": 5, "rules-per-network-acl": 20}
 
 _lock = threading.RLock()
 _users: Counter[str] = Counter()
@@ -492,6 +494,26 @@ def shutdown_behavior_can_be_modified() -> Iterator[Any]:
 
 
 @correction
+def stop_protection_refuses_termination_too() -> Iterator[Any]:
+    """TerminateInstances is refused while DisableApiStop is set.
+
+    moto looks at DisableApiTermination alone. Source: EC2 User Guide, "Enable stop protection for
+    your EC2 instances". That the code is OperationNotPermitted, and the message, are not verified.
+    """
+
+    def stoppable_only(present: Callable) -> Callable:
+        def terminate(self: Any, instance_ids: list[str]) -> Any:
+            for instance in self.get_multi_instances_by_id(instance_ids):
+                if instance.disable_api_stop:
+                    raise OperationDisableApiStopNotPermitted(instance.id)
+            return present(self, instance_ids)
+
+        return terminate
+
+    yield _replace(InstanceBackend, "terminate_instances", stoppable_only)
+
+
+@correction
 def terminated_instance_has_no_interfaces() -> Iterator[Any]:
     """A terminated instance has no interfaces, groups, addresses, subnet or VPC any more.
 
@@ -556,6 +578,103 @@ def requester_managed_interface_refuses_changes() -> Iterator[Any]:
         return checked
 
     yield _replace(NetworkInterfaceBackend, "modify_network_interface_attribute", owner_only)
+
+
+# -- network ACLs ------------------------------------------------------------------------------
+
+
+@correction
+def network_acl_ends_in_a_deny() -> Iterator[Any]:
+    """Every network ACL ends in a deny of everything, for each IP version that its VPC has.
+
+    moto gives one to default ACLs and for IPv4 only. In EC2 every ACL has rule 32767, and in a VPC
+    with an IPv6 block rule 32768 for IPv6; a default ACL there also allows ::/0 in rule 101 (VPC
+    User Guide, "Default network ACL", "Custom network ACLs"). A block that the VPC gets later adds
+    nothing here.
+    """
+
+    def complete(present: Callable) -> Callable:
+        def create(self: Any, vpc_id: str, *args: Any, **kw: Any) -> NetworkAcl:
+            acl = present(self, vpc_id, *args, **kw)
+            rules = [] if acl.default else [(32767, "deny", "0.0.0.0/0", None)]
+            if self.get_vpc(vpc_id).get_cidr_block_association_set(ipv6=True):
+                rules += [(101, "allow", None, "::/0")] if acl.default else []
+                rules += [(32768, "deny", None, "::/0")]
+            for number, action, ipv4, ipv6 in rules:
+                for egress in (False, True):
+                    self.create_network_acl_entry(
+                        acl.id, number, "-1", action, egress, ipv4, None, None, None, None, ipv6
+                    )
+            return acl
+
+        return create
+
+    yield _replace(NetworkAclBackend, "create_network_acl", complete)
+
+
+@correction
+def network_acl_has_a_quota_of_rules() -> Iterator[Any]:
+    """A network ACL holds 20 rules a direction and IP version, the default deny among them.
+
+    moto takes any number. The quota "Rules per network ACL" and what it counts: VPC User Guide,
+    "Amazon VPC quotas". The error, NetworkAclEntryLimitExceeded, "The maximum number of network
+    acl entries has been reached.", is reported (cisagov/cool-assessment-terraform 288).
+    """
+
+    def within_quota(present: Callable) -> Callable:
+        def create(self: Any, network_acl_id: str, *args: Any, **kw: Any) -> Any:
+            entry = present(self, network_acl_id, *args, **kw)
+            entries = self.get_network_acl(network_acl_id).network_acl_entries
+            alike = [
+                one
+                for one in entries
+                if (one.egress, bool(one.ipv6_cidr_block))
+                == (entry.egress, bool(entry.ipv6_cidr_block))
+            ]
+            if len(alike) > _quota["rules-per-network-acl"]:
+                entries.remove(entry)
+                raise EC2ClientError(
+                    "NetworkAclEntryLimitExceeded",
+                    "The maximum number of network acl entries has been reached.",
+                )
+            return entry
+
+        return create
+
+    yield _replace(NetworkAclBackend, "create_network_acl_entry", within_quota)
+
+
+@correction
+def unknown_network_acl_entry_is_named() -> Iterator[Any]:
+    """DeleteNetworkAclEntry of a rule that is not there gives InvalidNetworkAclEntry.NotFound.
+
+    moto fails with an internal error. The code: error codes; the message is not verified.
+    """
+
+    def known_only(present: Callable) -> Callable:
+        def delete(self: Any, network_acl_id: str, rule_number: int, egress: bool) -> Any:
+            if not any(
+                (entry.rule_number, entry.egress) == (rule_number, egress)
+                for entry in self.get_network_acl(network_acl_id).network_acl_entries
+            ):
+                raise EC2ClientError(
+                    "InvalidNetworkAclEntry.NotFound",
+                    f"The network acl entry identified by {rule_number} does not exist.",
+                )
+            return present(self, network_acl_id, rule_number, egress)
+
+        return delete
+
+    yield _replace(NetworkAclBackend, "delete_network_acl_entry", known_only)
+
+
+@correction
+def network_acls_are_found_by_their_id() -> Iterator[Any]:
+    """DescribeNetworkAcls knows the filter network-acl-id.
+
+    moto fails with NotImplementedError. Source: API, DescribeNetworkAcls, parameter Filter.
+    """
+    yield mock.patch.object(NetworkAcl, "network_acl_id", property(lambda acl: acl.id), create=True)
 
 
 # -- describing --------------------------------------------------------------------------------

@@ -1,40 +1,57 @@
-"""c7n-mailer on the mail queue, delivering to the sink.
+"""The pack's own mailer on the mail queue, delivering to the sink.
 
-What renders and sends is the stock mailer's own processor with `mailer/mailer.yml` and
-`mailer/templates`. Only its loop is replaced: the command waits ten seconds for a further message
-before it ends, here the queue is read when something was published. `run_command` is the command.
+`Mailer` is `python -m mailer` in this process; `deploy_mailer` is `python -m mailer deploy`, after
+which the function delivers by itself, as soon as a message is on the queue. Both take
+`mailer/mailer.yml`; only the queue and the mail server in it are replaced.
 """
 
 import contextlib
-import logging
 import subprocess
 import sys
 import threading
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-import c7n_mailer
 import yaml
-from c7n_mailer.cli import get_and_validate_mailer_config
-from c7n_mailer.sqs_queue_processor import (
-    MailerSqsQueueIterator,
-    MailerSqsQueueProcessor,
-)
+
+from mailer import config as configuration
+from mailer.loop import Loop
+from mailer.queue import Queue
+from mailer.secrets import Secrets
 
 from .cloud import Cloud
 from .smtp import MailSink
 
 ROOT = Path(__file__).parents[1]
-MAILER = ROOT / "mailer"
-LOGGER = logging.getLogger("custodian-mailer")
+CONFIG = ROOT / "mailer" / "mailer.yml"
+
+
+def settings(
+    cloud: Cloud, sink: MailSink, region: str, queue_url: str, config: Path, **changes
+) -> Path:
+    """A mailer.yml for the simulation: the shipped one (or `config`) with the queue, the sink as
+    mail server and the `changes`; a key that is None is left out. Returns the file."""
+    made = yaml.safe_load(config.read_text()) | {
+        "queue_url": queue_url,
+        "endpoint_url": cloud.endpoint,
+        "region": region,
+        "smtp_server": "127.0.0.1",
+        "smtp_port": sink.port,
+        "smtp_ssl": False,
+    }
+    for secret in ("smtp_username", "smtp_password", "profile"):
+        made.pop(secret, None)
+    made |= changes
+    path = cloud.folder / "mailer.yml"
+    path.write_text(yaml.safe_dump({k: v for k, v in made.items() if v is not None}))
+    return path
 
 
 class Mailer:
     """The mailer of one queue.
 
-    account_id, region, queue_url: of the mail queue. config: a mailer.yml; its address of the
-    queue and of the SMTP server are replaced. templates: the folder of the templates.
+    account_id, region, queue_url: of the mail queue. config: a mailer.yml, see `settings`.
+    templates: the folder of the templates, by default the pack's.
     """
 
     def __init__(
@@ -44,54 +61,31 @@ class Mailer:
         account_id: str,
         region: str,
         queue_url: str,
-        config: Path = MAILER / "mailer.yml",
-        templates: Path = MAILER / "templates",
+        config: Path = CONFIG,
+        templates: Path | None = None,
     ):
         self._cloud = cloud
         self._where = account_id, region
         self._templates = templates
         self._lock = threading.Lock()
-        self.config_file = cloud.folder / "mailer.yml"
-        settings = yaml.safe_load(config.read_text())
-        settings |= {
-            "queue_url": queue_url,
-            "endpoint_url": cloud.endpoint,
-            "region": region,
-            "smtp_server": "127.0.0.1",
-            "smtp_port": sink.port,
-            "smtp_ssl": False,
-        }
-        for secret in ("smtp_username", "smtp_password", "profile"):
-            settings.pop(secret, None)
-        self.config_file.write_text(yaml.safe_dump(settings))
-
-        # The file's own checks and defaults, and the folders in the command's order.
-        self._settings = get_and_validate_mailer_config(Namespace(config=self.config_file))
-        self._settings["templates_folders"] = [
-            str(Path(c7n_mailer.__file__).parent / "msg-templates"),
-            str(ROOT),
-            str(templates),
-        ]
+        self.config_file = settings(cloud, sink, region, queue_url, config)
         session = cloud.session(account_id, region)
-        self._sqs = session.client("sqs")
-        self._processor = MailerSqsQueueProcessor(self._settings, session, LOGGER)
+        loaded = configuration.load(self.config_file)
+        courier = configuration.courier(loaded, session, Secrets(session), templates)
+        self.loop = Loop(Queue(session.client("sqs"), queue_url), courier)
 
     def deliver_all(self) -> int:
-        """Deliver what is on the queue now and return how many messages that were.
+        """Deliver what is on the queue now and return how many messages were delivered.
 
-        As in the command, a message that the mailer could not render raises and stays, and one
-        that SMTP refused is logged and deleted.
+        RuntimeError, with a line for each, when some could not be; they stay on the queue.
         """
-        queue_url = self._settings["queue_url"]
-        messages = MailerSqsQueueIterator(self._sqs, queue_url, LOGGER, timeout=0)
-        messages.msg_attributes = ["mtype", "recipient"]
-        count = 0
         with self._lock:
-            for message in messages:
-                self._processor.process_sqs_message(message)
-                messages.ack(message)
-                count += 1
-        return count
+            before = self.loop.delivered
+            self.loop.kept.clear()
+            self.loop.once(passes=1)
+            if self.loop.kept:
+                raise RuntimeError("\n".join(self.loop.kept.values()))
+            return self.loop.delivered - before
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
@@ -131,13 +125,48 @@ class Mailer:
         if errors:
             raise errors[0]
 
-    def run_command(self) -> subprocess.CompletedProcess:
-        """`c7n-mailer --run`, once. It takes at least ten seconds."""
-        command = [Path(sys.executable).with_name("c7n-mailer"), "--run", "-c", self.config_file]
+    def run_command(self, *arguments: str) -> subprocess.CompletedProcess:
+        """`python -m mailer`, by default with `--once`."""
         return subprocess.run(
-            [*command, "-t", self._templates],
+            self.command(*arguments or ["--once"]),
             cwd=ROOT,
             env=self._cloud.environment(*self._where),
             capture_output=True,
             text=True,
         )
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of the mailer, for a process that a test controls itself."""
+        own = ["--config", str(self.config_file)]
+        if self._templates:
+            own += ["--templates", str(self._templates)]
+        return [sys.executable, "-m", "mailer", *own, *arguments]
+
+
+def deploy_mailer(
+    cloud: Cloud,
+    sink: MailSink,
+    account_id: str,
+    region: str,
+    stack: dict[str, str],
+    config: Path = CONFIG,
+    **changes,
+) -> subprocess.CompletedProcess:
+    """`python -m mailer deploy`: from now on the function empties the queue.
+
+    stack: the outputs of infra/mailer.yml. changes: of mailer.yml. RuntimeError with the output
+    when it fails.
+    """
+    changes = {"role": stack["MailerRoleArn"]} | changes
+    path = settings(cloud, sink, region, stack["MailQueueUrl"], config, **changes)
+    finished = subprocess.run(
+        [sys.executable, "-m", "mailer", "deploy", "--config", str(path)],
+        cwd=ROOT,
+        env=cloud.environment(account_id, region),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if finished.returncode:
+        raise RuntimeError(f"mailer deploy: exit {finished.returncode}\n{finished.stdout}")
+    return finished

@@ -185,3 +185,119 @@ class Scene:
         event["detail"] |= {"id": uuid.uuid4().hex, **detail}
         event["detail"]["resource"]["instanceDetails"]["instanceId"] = instance_id
         return event
+
+
+@pytest.fixture(scope="module")
+def credentials(pack):
+    """The policies for stolen credentials, deployed beside the pack; the opt-in one too."""
+    policies = [
+        "policies/iam-role-revoke-sessions.yml",
+        "policies/opt-in/iam-user-deactivate-access-key.yml",
+    ]
+    deploy.deploy(pack.cloud, policies, ACCOUNT, REGION)
+    return pack
+
+
+@pytest.fixture
+def identities(credentials):
+    credentials.restore()
+    credentials.dead_letters()
+    yield Identities(credentials)
+    credentials.restore()
+
+
+class Identities:
+    """Roles and users, and findings about their credentials."""
+
+    numbers = itertools.count(1)
+    OWN = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
+    }
+
+    def __init__(self, pack):
+        self.pack, self.cloud = pack, pack.cloud
+        self.iam = pack.cloud.client("iam", ACCOUNT, REGION)
+
+    def role(self, path="/"):
+        """A role with an inline policy that a person gave it; returns it as IAM shows it."""
+        role = self.iam.create_role(
+            RoleName=f"web_{next(self.numbers)}+=,.@-", Path=path, AssumeRolePolicyDocument="{}"
+        )["Role"]
+        self.put(role, "own", self.OWN)
+        return role
+
+    def put(self, role, name, document):
+        self.iam.put_role_policy(
+            RoleName=role["RoleName"], PolicyName=name, PolicyDocument=json.dumps(document)
+        )
+
+    def policies(self, role):
+        """The inline policies of a role, but for the person's own: {name: document}."""
+        key = {"RoleName": role["RoleName"]}
+        names = self.iam.list_role_policies(**key)["PolicyNames"]
+        found = {
+            name: self.iam.get_role_policy(**key, PolicyName=name)["PolicyDocument"]
+            for name in names
+        }
+        assert found.pop("own") == self.OWN
+        return found
+
+    def tags(self, role):
+        shown = self.iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
+        return {tag["Key"]: tag["Value"] for tag in shown}
+
+    def user(self):
+        """A user with two active keys; returns it as IAM shows it, and the ids of the keys."""
+        user = self.iam.create_user(UserName=f"build_{next(self.numbers)}")["User"]
+        name = {"UserName": user["UserName"]}
+        keys = [self.iam.create_access_key(**name)["AccessKey"]["AccessKeyId"] for _ in range(2)]
+        return user, keys
+
+    def keys(self, user):
+        """The status of each key of a user."""
+        shown = self.iam.list_access_keys(UserName=user["UserName"])["AccessKeyMetadata"]
+        return {key["AccessKeyId"]: key["Status"] for key in shown}
+
+    def user_tags(self, user):
+        shown = self.iam.list_user_tags(UserName=user["UserName"])["Tags"]
+        return {tag["Key"]: tag["Value"] for tag in shown}
+
+    def finding(self, name="iam-role-credential-exfiltration", **details):
+        """A finding with an id of its own; `details` replace fields of accessKeyDetails."""
+        event = json.loads((FINDINGS / f"{name}.json").read_text())
+        event["detail"]["id"] = uuid.uuid4().hex
+        event["detail"]["resource"]["accessKeyDetails"] |= details
+        return event
+
+    def stolen(self, role, session="i-0abc1234def567890", **options):
+        """The finding that credentials of a session of this role are used elsewhere."""
+        return self.finding(
+            userName=role["RoleName"], principalId=f"{role['RoleId']}:{session}", **options
+        )
+
+    def misused(self, user, key, **options):
+        """The finding that this key of this user is used from an address on a threat list."""
+        return self.finding(
+            "iam-user-malicious-ip-caller",
+            userName=user["UserName"],
+            principalId=user["UserId"],
+            accessKeyId=key,
+            **options,
+        )
+
+
+@pytest.fixture(scope="module")
+def guarded(pack):
+    policies = ["policies/isolation-guard.yml", "policies/forensic-group-guard.yml"]
+    deploy.deploy(pack.cloud, policies, ACCOUNT, REGION)
+    return pack
+
+
+@pytest.fixture
+def isolated(guarded, scene):
+    instance = scene.instance(scene.groups)
+    guarded.isolate(scene.finding(instance))
+    guarded.messages()
+    scene.cloud.invocations.clear()
+    return instance

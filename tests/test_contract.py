@@ -1,6 +1,8 @@
 """What holds for every policy and every action of the pack, whatever it does."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 import textwrap
 from pathlib import Path
@@ -18,7 +20,7 @@ import custom_actions
 from custom_actions.response import ResponseAction
 
 ROOT = Path(__file__).parent.parent
-POLICY_FILES = sorted((ROOT / "policies").glob("*.yml"))
+POLICY_FILES = sorted((ROOT / "policies").rglob("*.yml"))  # with those of opt-in/
 POLICIES = [
     pytest.param(path, policy, id=path.stem)
     for path in POLICY_FILES
@@ -27,18 +29,26 @@ POLICIES = [
 
 
 def pack_actions():
-    load_resources(("aws.ec2", "aws.account"))
-    found = {}
-    for resource in ("ec2", "account"):
-        for name, action in registry.get(resource).action_registry.items():
-            if action.__module__.startswith("custom_actions"):
-                found[name] = action
-    return found
+    """Every action of the pack: {(resource, name): class}. One name may mean a class each."""
+    kinds = ("ec2", "account", "iam-user")
+    load_resources([f"aws.{kind}" for kind in kinds])
+    return {
+        (kind, name): action
+        for kind in kinds
+        for name, action in registry.get(kind).action_registry.items()
+        if action.__module__.startswith("custom_actions")
+    }
 
 
 ACTIONS = pack_actions()
-RESOURCE = {"InstanceId": "i-0abc1234def567890", "account_id": "111122223333"}
-each_action = pytest.mark.parametrize("name", sorted(ACTIONS))
+# The boto3 clients of an IAM service prefix that is not a client's name itself.
+CLIENTS = {"elasticloadbalancing": ("elb", "elbv2")}
+RESOURCE = {
+    "InstanceId": "i-0abc1234def567890",
+    "account_id": "111122223333",
+    "UserName": "build",
+}
+each_action = pytest.mark.parametrize("resource, name", sorted(ACTIONS))
 each_policy = pytest.mark.parametrize("path, policy", POLICIES)
 
 
@@ -52,14 +62,14 @@ def load(data):
 
 
 def test_the_actions_that_the_pack_promises_are_there():
-    assert {"isolate-instance", "release-instance", "notify-once", "fail-unless-complete"} <= set(
-        ACTIONS
-    )
+    assert {"isolate-instance", "release-instance", "notify-once", "fail-unless-complete"} <= {
+        name for _, name in ACTIONS
+    }
 
 
 @each_action
-def test_action_has_a_closed_schema(name):
-    schema = ACTIONS[name].schema
+def test_action_has_a_closed_schema(resource, name):
+    schema = ACTIONS[resource, name].schema
     assert schema["additionalProperties"] is False
     with pytest.raises(Exception, match="misspelt"):
         load(
@@ -67,7 +77,7 @@ def test_action_has_a_closed_schema(name):
                 "policies": [
                     {
                         "name": "misspelt",
-                        "resource": "ec2",
+                        "resource": resource,
                         "actions": [{"type": name, "misspelt": True}],
                     }
                 ]
@@ -76,19 +86,23 @@ def test_action_has_a_closed_schema(name):
 
 
 @each_action
-def test_action_names_real_permissions(name):
-    action = ACTIONS[name]
+def test_action_names_real_permissions(resource, name):
+    action = ACTIONS[resource, name]
     for permission in action.permissions:
         service, _, operation = permission.partition(":")
-        operations = boto3.client(service, "us-east-1").meta.service_model.operation_names
+        operations = {
+            known
+            for client in CLIENTS.get(service, [service])
+            for known in boto3.client(client, "us-east-1").meta.service_model.operation_names
+        }
         assert operation in operations, permission
 
 
 @each_action
-def test_docstring_holds_a_complete_policy(name):
+def test_docstring_holds_a_complete_policy(resource, name):
     blocks = re.findall(
         r"\.\. code-block:: yaml\n\n(.*?)(?=\n\S|\n    \S|\Z)",
-        inspect.getdoc(ACTIONS[name]),
+        inspect.getdoc(ACTIONS[resource, name]),
         re.DOTALL,
     )
     assert blocks, "no YAML in the docstring"
@@ -101,7 +115,9 @@ def test_docstring_holds_a_complete_policy(name):
 
 def test_every_action_class_of_the_package_is_registered():
     modules = [
-        getattr(custom_actions, name) for name in ("headline", "isolate", "notify", "response")
+        importlib.import_module(f"custom_actions.{found.name}")
+        for found in pkgutil.iter_modules(custom_actions.__path__)
+        if found.name != "__main__"
     ]
     classes = {
         cls
@@ -172,7 +188,8 @@ def test_policy_names_no_account(path, policy):
 @each_policy
 def test_a_policy_with_response_steps_ends_in_fail_unless_complete(path, policy):
     names = [a if isinstance(a, str) else a["type"] for a in policy["actions"]]
-    if any(issubclass(ACTIONS.get(name, Action), ResponseAction) for name in names):
+    pack = [ACTIONS.get((policy["resource"], name), Action) for name in names]
+    if any(issubclass(action, ResponseAction) for action in pack):
         assert names[-1] == "fail-unless-complete"
 
 
@@ -185,12 +202,32 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
     entries = mode["pattern"]["detail"]["type"]
     examples = [e if isinstance(e, str) else e["prefix"] + "Example" for e in entries]
     (loaded,) = load(yaml.safe_load(path.read_text()))
+    # what else the pattern asks of a finding
+    (user_type,) = (
+        mode["pattern"]["detail"]
+        .get("resource", {})
+        .get("accessKeyDetails", {})
+        .get("userType", [None])
+    )
+    detail = {
+        "service": {"resourceRole": "ACTOR"},
+        "resource": {"accessKeyDetails": {"userType": user_type}},
+    }
     for finding_type in examples:
-        event = {"detail": {"type": finding_type, "service": {"resourceRole": "ACTOR"}}}
+        event = {"detail": {**detail, "type": finding_type}}
         assert loaded.resource_manager.filter_resources([RESOURCE], event), finding_type
     for finding_type in ("Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"):
-        event = {"detail": {"type": finding_type, "service": {"resourceRole": "ACTOR"}}}
+        event = {"detail": {**detail, "type": finding_type}}
         assert not loaded.resource_manager.filter_resources([RESOURCE], event)
+
+
+def test_opt_in_policies_are_not_deployed_by_make():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "POLICIES := $(wildcard policies/*.yml)" in makefile
+    assert {path.stem for path in (ROOT / "policies" / "opt-in").glob("*.yml")} == {
+        "iam-user-deactivate-access-key",
+        "iam-user-reactivate-access-key",
+    }
 
 
 def test_what_isolates_is_also_mailed_as_a_finding():

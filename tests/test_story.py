@@ -48,7 +48,7 @@ def test_an_update_and_a_duplicate_bring_no_second_remediation_mail(scene, pack,
         pack.deliver(again)
     mailer.deliver_all()
 
-    subjects = [mail.subject for mail in sink.wait_for(4)]
+    subjects = [mail.subject for mail in sink.wait_for(3)]
     assert len([s for s in subjects if "GuardDuty Remediation" in s]) == 1
     assert len([s for s in subjects if "(seen 7 times)" in s]) == 1
 

@@ -20,7 +20,7 @@ from c7n_mailer import utils
 from c7n_mailer.cli import CONFIG_SCHEMA
 from c7n_mailer.email_delivery import EmailDelivery
 
-from custom_actions.headline import FindingHeadline
+from custom_actions.headline import SUBJECT, FindingHeadline, credential_headline
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "mailer" / "templates"
@@ -316,20 +316,34 @@ def test_facts_of_each_kind_of_finding(name, rows):
 
 
 @pytest.mark.parametrize(
-    ("name", "who"),
+    ("name", "who", "next_step"),
     [
-        ("iam-role-credential-exfiltration", "The IAM role GuardDuty-Example-EC2-Compromised may"),
+        (
+            "iam-role-credential-exfiltration",
+            "The IAM role GuardDuty-Example-EC2-Compromised may",
+            "says which sessions were denied and whom else that hits",
+        ),
+        (
+            "iam-role-malicious-ip-caller",
+            "The IAM role GuardDuty-Example-EC2-Compromised may",
+            "Nothing was changed automatically. Decide whether the credentials",
+        ),
         (
             "iam-user-malicious-ip-caller",
             "The IAM user GuardDuty-Example-Compromised-Simulated may",
+            "Nothing was changed automatically, unless the opt-in policy",
+        ),
+        (
+            "iam-role-credential-exfiltration-archived",
+            "The IAM role GuardDuty-Example-EC2-Compromised may",
+            "Nothing was changed automatically. The finding is archived",
         ),
     ],
 )
-def test_wording_fits_the_resource(name, who):
+def test_wording_fits_the_resource(name, who, next_step):
     subject, reader = finding_mail(load(name))
     assert who in subject
-    assert "Nothing was changed automatically." in reader.text
-    assert "credentials that have already left" in reader.text
+    assert next_step in reader.text
 
 
 def sample(detail, marking):
@@ -433,6 +447,18 @@ def test_what_happens_next_is_true_for_the_type():
     event = load("ec2-ssh-brute-force-actor")
     event["detail"]["service"]["archived"] = "true"
     assert "The finding is archived" in finding_mail(event)[1].text
+
+
+def test_what_is_said_to_revoke_is_what_the_policies_take():
+    event = load("iam-role-credential-exfiltration")
+    said = set()
+    for finding_type in pattern_types("finding-notify"):
+        event["detail"]["type"] = finding_type
+        if "revokes the role's stolen sessions" in finding_mail(event)[1].text:
+            said.add(finding_type)
+    assert said == pattern_types("iam-role-revoke-sessions")
+    event = load("iam-user-malicious-ip-caller")
+    assert pattern_types("opt-in/iam-user-deactivate-access-key") == {event["detail"]["type"]}
 
 
 @pytest.mark.parametrize(
@@ -696,3 +722,197 @@ def test_instance_without_outcomes_is_not_isolated(response):
     _, reader = remediation_mail(outcome(), **{"c7n:response": response})
     assert reader.lines[1] == "NOT isolated"
     assert "The response left no outcome." in reader.text
+
+
+# ---- Remediation mail for credentials
+
+ROLE, INSTANCE = "GuardDuty-Example-EC2-Compromised", "i-0abc1234def567890"
+DENY_ID = "7ab2c3d4e5f60718293a4b5c6d7e8f90"
+
+
+def revocation(**changes):
+    return {
+        "step": "revoke-role-sessions",
+        "status": "done",
+        "detail": f"Everything is denied to sessions of {INSTANCE} with role {ROLE}.",
+        "error": None,
+        "revoked": True,
+        "verified_at": "2026-11-23T09:02:14+00:00",
+        "role": ROLE,
+        "policy": f"forensic-deny-sessions-{DENY_ID}",
+        "instance": INSTANCE,
+        "issued_before": None,
+        **changes,
+    }
+
+
+def deactivation(**changes):
+    return {
+        "step": "deactivate-access-key",
+        "status": "done",
+        "detail": "Access key AKIAEXAMPLEEXAMPLE01 of user build is deactivated, not deleted.",
+        "error": None,
+        "revoked": True,
+        "verified_at": "2026-11-23T09:02:14+00:00",
+        "user": "build_server",
+        "access_key": "AKIAEXAMPLEEXAMPLE01",
+        **changes,
+    }
+
+
+def credential_mail(
+    *outcomes, event=None, name="iam-role-credential-exfiltration", notice=None, raw=False
+):
+    """The remediation mail for credentials; subject and first line are the headline."""
+    event = copy.deepcopy(event or load(name))
+    event["c7n:notice"] = notice or {
+        "headline": "made by hand" if raw else credential_headline(event["detail"], outcomes),
+        "revoked": any(o.get("revoked") for o in outcomes) if not raw else True,
+        "observe_only": not raw and any(o["status"] == "planned" for o in outcomes),
+    }
+    account = {"account_id": "111122223333", "c7n:response": list(outcomes)}
+    policy = {
+        "name": "iam-role-revoke-sessions",
+        "metadata": {"runbook": "docs/runbook.md#remediation-e-mail"},
+    }
+    subject, reader = mail("credentials.html", SUBJECT, event, [account], policy)
+    assert reader.lines[0] == subject
+    return subject, reader
+
+
+def test_the_denied_instance_session_with_its_way_back():
+    subject, reader = credential_mail(revocation())
+    assert subject.startswith(f"GuardDuty Remediation | ID: {DENY_ID}: ")
+    assert f"denied to sessions of {INSTANCE}" in subject
+    assert reader.lines[1] == "Revoked"
+    assert "Read back from IAM at 2026-11-23 09:02:14 UTC" in reader.text
+    assert reader.row("Denied").startswith(f"The sessions of instance {INSTANCE} only")
+    assert reader.row("Not hit") == "Other instances, people and programs with the same role."
+    assert reader.row("Also hit") is None
+    assert f"make restore-sessions ROLE={ROLE} FINDING={DENY_ID}" in reader.lines
+    assert (
+        f"aws iam delete-role-policy --role-name {ROLE}"
+        f" --policy-name forensic-deny-sessions-{DENY_ID}"
+    ) in reader.lines
+    assert "AttributeKey=AccessKeyId,AttributeValue=ASIAEXAMPLEEXAMPLE01" in reader.text
+    assert "NOT revoked" not in reader.text
+
+
+def test_older_sessions_and_whom_else_that_hits():
+    _, reader = credential_mail(
+        revocation(instance=None, issued_before="2026-11-23T09:02:44Z", detail="Everything."),
+        name="iam-role-credential-exfiltration-no-instance",
+    )
+    assert reader.row("Denied").startswith(
+        "EVERY session of the role issued before 2026-11-23 09:02:44 UTC."
+    )
+    assert "have to assume the role again" in reader.row("Also hit")
+    assert "at least five minutes before the old ones expire" in reader.row("Also hit")
+    assert "Whoever can still assume the role gets one" in reader.row("Not hit")
+    assert "The instance itself" not in reader.text
+
+
+def test_sessions_that_were_not_revoked():
+    error = "LimitExceeded: Maximum policy size of 10240 bytes exceeded for role x"
+    subject, reader = credential_mail(
+        revocation(status="failed", revoked=False, verified_at=None, error=error,
+                   detail="IAM does not show that the sessions of role x are denied."),
+    )  # fmt: skip
+    assert "The sessions were NOT revoked." in subject and "LimitExceeded" in subject
+    assert reader.lines[1] == "NOT revoked" and error in reader.lines[2]
+    assert "Revoke the sessions by hand now" in reader.text
+    assert f"aws iam get-role --role-name {ROLE} --query Role.RoleId" in reader.lines
+    assert "Revoked" not in reader.lines and "Who is denied" not in reader.lines
+
+
+def test_a_step_that_raised_leaves_no_more_than_its_error():
+    bare = {"step": "revoke-role-sessions", "status": "failed", "detail": "Not done.", "error": "E"}
+    _, reader = credential_mail(bare)
+    assert reader.lines[1] == "NOT revoked"
+    assert "make restore-sessions" not in reader.text
+
+
+def test_observing_says_what_would_be_denied():
+    subject, reader = credential_mail(
+        revocation(status="planned", revoked=False, detail="Would deny everything to it.")
+    )
+    assert subject.startswith("OBSERVE ONLY | ")
+    assert reader.lines[1].startswith("OBSERVE ONLY: nothing was changed")
+    assert "Who would be denied" in reader.lines
+    assert "Revoked" not in reader.lines and "make restore-sessions" not in reader.text
+
+
+def test_a_deactivated_key_with_its_way_back():
+    subject, reader = credential_mail(deactivation(), name="iam-user-malicious-ip-caller")
+    assert "is deactivated, not deleted" in subject
+    assert reader.lines[1] == "Deactivated"
+    assert (
+        "make reactivate-key USER_NAME=build_server KEY=AKIAEXAMPLEEXAMPLE01"
+        " FINDING=9ab2c3d4e5f60718293a4b5c6d7e8f90"
+    ) in reader.lines
+    assert "Temporary credentials that were issued with the key" in reader.text
+
+
+def test_a_key_that_was_not_deactivated():
+    subject, reader = credential_mail(
+        deactivation(status="failed", revoked=False, error="AccessDenied: no"),
+        name="iam-user-malicious-ip-caller",
+    )
+    assert "The access key was NOT deactivated." in subject
+    assert reader.lines[1] == "NOT deactivated"
+    assert (
+        "aws iam update-access-key --user-name build_server --access-key-id AKIAEXAMPLEEXAMPLE01"
+        " --status Inactive"
+    ) in reader.lines
+
+
+@pytest.mark.parametrize(
+    ("notice", "step"), [(True, False), (False, True), (True, None), ("true", True), (True, "true")]
+)
+def test_revoked_is_said_only_when_notice_and_outcome_agree(notice, step):
+    _, reader = credential_mail(
+        revocation(revoked=step), notice={"headline": "made by hand", "revoked": notice}
+    )
+    assert reader.lines[1] == "NOT revoked"
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda t: ascii(t[:20]))
+@pytest.mark.parametrize("make", [revocation, deactivation], ids=["role", "user"])
+def test_hostile_fields_stay_text_in_the_mail_for_credentials(make, text):
+    kind = "iam-role-credential-exfiltration" if make is revocation else None
+    event = load(kind or "iam-user-malicious-ip-caller")
+    event["detail"] = poison(event["detail"], text)
+    _, reader = credential_mail(
+        poison(make(error="e", status="failed"), text), event=event,
+        notice={"headline": "made by hand", "revoked": True},
+    )  # fmt: skip
+    for line in reader.lines:
+        if line.startswith(("aws ", "make ")):
+            assert re.fullmatch(r"[A-Za-z0-9 \-=.,:_+@]+", line), line
+    assert max(len(line) for line in reader.lines) < 1500
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 7, [], {}, [None], {"a": "b"}], ids=repr)
+@pytest.mark.parametrize("make", [revocation, deactivation], ids=["role", "user"])
+def test_no_misshapen_outcome_stops_a_mail_for_credentials(make, wrong):
+    whole = make()
+    for key in whole:
+        credential_mail({**whole, key: copy.deepcopy(wrong)}, raw=True)
+    _, reader = credential_mail(wrong, raw=True)
+    assert reader.lines[1] == "NOT revoked"
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 7, [], {}, [None], {"a": "b"}], ids=repr)
+def test_no_misshapen_finding_stops_a_mail_for_credentials(wrong):
+    event = load("iam-role-credential-exfiltration")
+    for path in paths(event["detail"]):
+        if len(path) > 3:
+            continue
+        broken = copy.deepcopy(event)
+        *parents, last = path
+        holder = broken["detail"]
+        for key in parents:
+            holder = holder[key]
+        holder[last] = copy.deepcopy(wrong)
+        subject, _ = credential_mail(revocation(), event=broken)
+        assert subject.startswith("GuardDuty Remediation | ID: ")

@@ -23,7 +23,7 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 import custom_actions  # noqa: F401
-from custom_actions.handler import FindingMode
+from custom_actions.modes import FindingMode
 from simulation.ec2 import corrected_ec2, make_requester_managed
 
 HERE = Path(__file__).parent

@@ -400,6 +400,20 @@ def test_delete_on_termination_of_an_interface_can_be_set(ec2, net):
     assert attachment["DeleteOnTermination"] is True
 
 
+@needs("stop_protection_refuses_termination_too")
+def test_stop_protection_protects_from_termination(ec2, net):
+    i = net.launch()
+    ec2.modify_instance_attribute(InstanceId=i, DisableApiStop={"Value": True})
+
+    with refused():
+        ec2.terminate_instances(InstanceIds=[i])
+
+    assert instance(ec2, i)["State"]["Name"] == "running"
+    ec2.modify_instance_attribute(InstanceId=i, DisableApiStop={"Value": False})
+    ec2.terminate_instances(InstanceIds=[i])
+    assert instance(ec2, i)["State"]["Name"] == "terminated"
+
+
 @needs("shutdown_behavior_can_be_modified")
 def test_shutdown_behavior_can_be_set_and_leaves_the_groups(ec2, net):
     own = net.group("own")
@@ -697,7 +711,7 @@ def fingerprint() -> list[object]:
         *(double.NetworkInterface, double.NetworkInterfaceBackend, double.Instance),
         *(double.InstanceBackend, double.SecurityGroupBackend, double.TagBackend),
         *(double.EC2Backend, double.ElasticNetworkInterfaces, double.InstanceResponse),
-        double.TagResponse,
+        *(double.TagResponse, double.NetworkAcl, double.NetworkAclBackend),
     ]
     mappings = [
         double.utils.filter_dict_attribute_mapping,
@@ -754,6 +768,100 @@ def test_blocks_of_two_threads_can_overlap():
 def test_unknown_correction_is_an_error():
     with pytest.raises(KeyError), double.corrected_ec2("no_such_correction"):
         pass
+
+
+# -- network ACLs
+
+
+def network_acl(client, net: Network) -> str:
+    return client.create_network_acl(VpcId=net.vpc)["NetworkAcl"]["NetworkAclId"]
+
+
+def acl_rules(client, acl: str, egress: bool = False) -> list[tuple]:
+    (found,) = client.describe_network_acls(NetworkAclIds=[acl])["NetworkAcls"]
+    return sorted(
+        (e["RuleNumber"], e["RuleAction"], e.get("CidrBlock") or e["Ipv6CidrBlock"])
+        for e in found["Entries"]
+        if e["Egress"] is egress
+    )
+
+
+def deny(client, acl: str, number: int, egress: bool = False, **cidr: str) -> None:
+    client.create_network_acl_entry(
+        NetworkAclId=acl,
+        RuleNumber=number,
+        Protocol="-1",
+        RuleAction="deny",
+        Egress=egress,
+        **(cidr or {"CidrBlock": f"198.51.100.{number % 250}/32"}),
+    )
+
+
+@needs("network_acl_ends_in_a_deny")
+@pytest.mark.parametrize("egress", [False, True])
+def test_every_network_acl_ends_in_a_deny_for_each_ip_version(ec2, net, egress):
+    filters = [{"Name": "vpc-id", "Values": [net.vpc]}]
+    (default,) = ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
+    ending = [(32767, "deny", "0.0.0.0/0"), (32768, "deny", "::/0")]
+
+    assert acl_rules(ec2, network_acl(ec2, net), egress) == ending
+    assert acl_rules(ec2, default["NetworkAclId"], egress) == [
+        (100, "allow", "0.0.0.0/0"),
+        (101, "allow", "::/0"),
+        *ending,
+    ]
+
+
+@needs("network_acl_ends_in_a_deny", "network_acl_has_a_quota_of_rules")
+def test_a_network_acl_holds_twenty_rules_a_direction_and_ip_version(ec2, net):
+    acl = network_acl(ec2, net)
+    for number in range(1, 20):
+        deny(ec2, acl, number)
+    before = acl_rules(ec2, acl)
+
+    with refused("NetworkAclEntryLimitExceeded"):
+        deny(ec2, acl, 20)
+
+    assert acl_rules(ec2, acl) == before
+    deny(ec2, acl, 20, egress=True)
+    deny(ec2, acl, 20, Ipv6CidrBlock="2001:db8::7/128")
+
+
+@needs("unknown_network_acl_entry_is_named")
+def test_deleting_an_unknown_network_acl_entry_names_it(ec2, net):
+    acl = network_acl(ec2, net)
+    deny(ec2, acl, 7)
+
+    with refused("InvalidNetworkAclEntry.NotFound"):
+        ec2.delete_network_acl_entry(NetworkAclId=acl, RuleNumber=7, Egress=True)
+
+    ec2.delete_network_acl_entry(NetworkAclId=acl, RuleNumber=7, Egress=False)
+    assert 7 not in [number for number, *_ in acl_rules(ec2, acl)]
+
+
+@needs("network_acls_are_found_by_their_id")
+def test_network_acls_are_found_by_their_id(ec2, net):
+    acl = network_acl(ec2, net)
+    filters = [{"Name": "network-acl-id", "Values": [acl, "acl-0abc1234def567890"]}]
+
+    found = ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
+
+    assert [one["NetworkAclId"] for one in found] == [acl]
+
+
+def test_what_moto_does_right_about_network_acls(ec2, net):
+    acl = network_acl(ec2, net)
+    deny(ec2, acl, 7)
+    ec2.create_tags(Resources=[acl], Tags=[{"Key": "forensic:deny:2001:db8::7/128", "Value": "a"}])
+
+    with refused("NetworkAclEntryAlreadyExists"):
+        deny(ec2, acl, 7, CidrBlock="203.0.113.7/32")
+
+    (found,) = ec2.describe_network_acls(NetworkAclIds=[acl])["NetworkAcls"]
+    assert found["Tags"] == [{"Key": "forensic:deny:2001:db8::7/128", "Value": "a"}]
+    filters = [{"Name": "association.subnet-id", "Values": [net.subnet]}]
+    (shown,) = ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
+    assert shown["IsDefault"] and shown["VpcId"] == net.vpc
 
 
 def test_every_correction_has_a_test():

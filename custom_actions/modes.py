@@ -1,0 +1,130 @@
+"""How an event becomes resources: Custodian's execution modes, with reasons where it has none.
+
+`c7n.query.QueryResourceManager.get_resources` turns an unknown resource and a denied describe alike
+into an empty list, that is, into a success. A response cannot live with that.
+"""
+
+from c7n.cwe import CloudWatchEvents
+from c7n.exceptions import ClientError, PolicyExecutionError
+from c7n.policy import CloudTrailMode, GuardDutyMode
+from c7n.utils import local_session
+
+from custom_actions.credentials import INSTANCE_ID, user_key
+from custom_actions.response import describe, retry
+
+UNRESOLVED = "c7n:unresolved"
+
+
+class FindingMode(GuardDutyMode):
+    """Custodian's guard-duty mode; a finding's resource that is not there is an error.
+
+    The policy's filters decide first whether the finding is meant at all (a sample is not).
+    Custodian's own mode also reads the tags of every instance of the region when this one has
+    none; here nothing is added to what DescribeInstances shows.
+    """
+
+    @staticmethod
+    def refusal(event):
+        """Why an event is nothing for a policy in this mode, or None."""
+        if event.get("detail-type") != "GuardDuty Finding":
+            kind = event.get("detail-type")
+            return f"not a GuardDuty finding as EventBridge delivers it (detail-type {kind!r})"
+        return _missing(event, "type", "accountId")
+
+    def resolve_resources(self, event):
+        self.assume_member(event)
+        resource_id = self.id_exprs[self.policy.resource_type].search(event)
+        manager = self.policy.resource_manager
+        account_id = self.policy.options.account_id
+        try:
+            if self.policy.resource_type == "ec2":
+                self.check_instance(event["detail"]["accountId"], resource_id)
+            elif self.policy.resource_type == "iam-user":
+                key = user_key(event, account_id)
+            resources = manager.source.get_resources([resource_id])
+            if not resources:
+                known = "EC2 knows no such instance"
+                if self.policy.resource_type == "iam-user":
+                    known = "IAM knows no such user"
+                raise PolicyExecutionError(known)
+            if self.policy.resource_type == "iam-user":
+                # A list, as Custodian's actions expect it; Custodian itself puts a mapping here.
+                resources[0]["c7n:AccessKeys"] = [{"AccessKeyId": key.key_id}]
+        except (ClientError, PolicyExecutionError) as error:
+            id_key = manager.resource_type.id
+            resources = [{id_key: str(resource_id), UNRESOLVED: describe(error)}]
+        for resource in resources:
+            resource.setdefault("Tags", [])
+        return resources
+
+    def check_instance(self, account_id, instance_id):
+        """Refuse what EC2 could only answer wrongly; an id of another account it does not know."""
+        if account_id != self.policy.options.account_id:
+            raise PolicyExecutionError(f"the finding is of account {account_id}")
+        if not isinstance(instance_id, str) or not INSTANCE_ID.fullmatch(instance_id):
+            raise PolicyExecutionError(f"{instance_id!r} is not the id of an EC2 instance")
+
+    def run_resource_set(self, event, resources):
+        for resource in resources:
+            if UNRESOLVED in resource:
+                raise PolicyExecutionError(
+                    f"policy:{self.policy.name} finding:{event['detail'].get('id')} "
+                    f"resource:{resource[self.policy.resource_manager.resource_type.id]} "
+                    f"could not be resolved in account {self.policy.options.account_id} "
+                    f"{self.policy.options.region}: {resource[UNRESOLVED]}. Nothing was changed."
+                )
+        return super().run_resource_set(event, resources)
+
+
+class ApiCallMode(CloudTrailMode):
+    """Custodian's cloudtrail mode, for API calls on the network interfaces of instances.
+
+    The id that `mode.events` finds may be that of an interface: the resource is then the instance
+    that it is attached to. A resource that no longer exists is nothing to act on; any other error
+    is raised.
+    """
+
+    @staticmethod
+    def refusal(event):
+        """Why an event is nothing for a policy in this mode, or None."""
+        if event.get("detail-type") != "AWS API Call via CloudTrail":
+            kind = event.get("detail-type")
+            return f"not an API call as CloudTrail reports it (detail-type {kind!r})"
+        missing = _missing(event, "eventName", "eventID", "userIdentity")
+        if missing is None and event["detail"].get("errorCode"):
+            return f"the call failed: {event['detail']['errorCode']}"
+        return missing
+
+    def resolve_resources(self, event):
+        ids = CloudWatchEvents.get_ids(event, self.policy.data["mode"])
+        manager = self.policy.resource_manager
+        try:
+            if self.policy.resource_type == "ec2":
+                ids = self.instances(ids)
+            resources = manager.source.get_resources(ids) if ids else []
+        except ClientError as error:
+            if error.response["Error"]["Code"].endswith(".NotFound"):
+                return []
+            raise
+        for resource in resources:
+            resource.setdefault("Tags", [])
+        return resources
+
+    def instances(self, ids):
+        """Instance ids, those of interfaces replaced by that of their instance."""
+        interfaces = [i for i in ids if i.startswith("eni-")]
+        found = [i for i in ids if not i.startswith("eni-")]
+        if interfaces:
+            ec2 = local_session(self.policy.resource_manager.session_factory).client("ec2")
+            shown = retry(ec2.describe_network_interfaces, NetworkInterfaceIds=interfaces)
+            attachments = [i.get("Attachment", {}) for i in shown["NetworkInterfaces"]]
+            found += [a["InstanceId"] for a in attachments if "InstanceId" in a]
+        return found
+
+
+def _missing(event, *keys):
+    detail = event.get("detail")
+    missing = [key for key in keys if not (isinstance(detail, dict) and detail.get(key))]
+    if missing:
+        return f"an event without {' and '.join('detail.' + key for key in missing)}"
+    return None

@@ -1,0 +1,105 @@
+"""The loop over the queue: deliver, then acknowledge.
+
+A crash between the two repeats one message, it never loses one. `stop` ends the loop after the
+message in hand, which is delivered and acknowledged first.
+"""
+
+import logging
+import threading
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from .delivery import Courier
+from .errors import Failure, describe
+from .message import Message
+from .queue import Queue
+
+log = logging.getLogger("mailer")
+
+WAIT = 5  # seconds of one long poll; a stop takes as long at most
+PASSES = 3  # how often `once` tries what can be tried again
+PAUSE = 2.0  # seconds between two passes, and after a queue that could not be read
+LONGEST_PAUSE = 60.0
+
+
+class Loop:
+    """queue, courier: see there. stop: set it to end the loop, from a signal handler too.
+
+    kept: id of the message -> what to say about each message that could not be delivered.
+    """
+
+    def __init__(self, queue: Queue, courier: Courier, stop: threading.Event | None = None):
+        self.queue = queue
+        self.courier = courier
+        self.stop = stop or threading.Event()
+        self.kept: dict[str, str] = {}
+        self.delivered = 0
+
+    def once(self, passes: int = PASSES, pause: float = PAUSE) -> None:
+        """Until the queue is empty. What can be tried again is tried in `passes` passes at most,
+        then it is left visible; what cannot is left to the redrive policy. See `kept`."""
+        for number in range(passes):
+            held = self._drain()
+            for message, failures in held:
+                self.queue.put_back(message, failures, delay=0)
+            if not held or number == passes - 1 or self.stop.wait(pause):
+                return
+
+    def _drain(self) -> list[tuple[Message, list[Failure]]]:
+        """Until nothing is visible; returns what is still in hand because trying again may help."""
+        held = []
+        while not self.stop.is_set() and (message := self.queue.receive()):
+            failures = self._handle(message)
+            if failures and all(one.permanent for one in failures):
+                self.queue.put_back(message, failures)
+            elif failures:
+                held.append((message, failures))
+        return held
+
+    def forever(self, wait: int = WAIT, pause: float = PAUSE) -> None:
+        """Until `stop`. What failed comes back after a growing delay; a queue that cannot be read
+        is tried again after a growing pause."""
+        trouble = pause
+        while not self.stop.is_set():
+            try:
+                message = self.queue.receive(wait)
+            except (ClientError, BotoCoreError) as error:
+                log.error("the queue cannot be read: %s", describe(error))
+                self.stop.wait(trouble)
+                trouble = min(trouble * 2, LONGEST_PAUSE)
+                continue
+            trouble = pause
+            if message is None:
+                continue
+            if self.stop.is_set():  # it came while we were told to end
+                self.queue.release(message)
+                return
+            failures = self._handle(message)
+            if failures:
+                log.warning(self.kept[message.origin])
+                self.queue.put_back(message, failures)
+
+    def _handle(self, message: Message) -> list[Failure]:
+        """Deliver and acknowledge one message. Returns what failed."""
+        failures = self.courier.deliver(message)
+        if failures:
+            self.kept[message.origin] = explain(message, failures)
+            return failures
+        self.kept.pop(message.origin, None)
+        self.delivered += 1
+        try:
+            self.queue.acknowledge(message)
+        except (ClientError, BotoCoreError) as error:
+            log.error("%s was delivered but will come again: %s", message, describe(error))
+        return []
+
+
+def explain(message: Message, failures: list[Failure]) -> str:
+    """One line about a message that was kept."""
+    reasons = "; ".join(map(str, failures))
+    where = (
+        "kept; the dead-letter queue gets it"
+        if all(one.permanent for one in failures)
+        else "kept on the queue, to be tried again"
+    )
+    return f"NOT DELIVERED: {message}: {reasons}. The message was {where}."

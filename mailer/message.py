@@ -1,0 +1,185 @@
+"""One message of the mail queue: what `notify` sent, and what has become of it so far.
+
+On the queue stands base64 of zlib of JSON (c7n.actions.notify), as it is or inside the JSON
+envelope of SNS. Beside the body travel, as message attributes, the notes of this mailer: see NOTES.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+from .errors import Permanent, one_line
+
+# A message that was put back as a copy (see queue.py) carries these.
+DELIVERED = "mailer-delivered"  # digests of the targets that have it, a blank between two
+ATTEMPTS = "mailer-attempts"  # how often it was tried before this copy
+FIRST_SENT = "mailer-first-sent"  # milliseconds since 1970
+ORIGIN = "mailer-origin"  # the id of the first message
+NOTES = (DELIVERED, ATTEMPTS, FIRST_SENT, ORIGIN)
+
+# Bytes. `notify` sends 256 KiB at most and such text shrinks to a tenth or so: more is a bomb.
+LARGEST = 16 * 2**20
+
+
+@dataclass
+class Message:
+    """id, receipt, body: of SQS. origin: the id of the message that this is a copy of, or its own.
+    receives: how often SQS gave it out. sent: milliseconds since 1970. attributes: name -> text,
+    without the NOTES. delivered: digests of the targets that have it; progress: whether one of
+    them got it now. attempts: tries before this one, of earlier copies too."""
+
+    id: str
+    origin: str
+    receipt: str
+    body: str
+    receives: int
+    sent: int
+    attributes: dict[str, str] = field(default_factory=dict)
+    delivered: set[str] = field(default_factory=set)
+    attempts: int = 0
+    progress: bool = False
+
+    @classmethod
+    def received(cls, raw: dict) -> "Message":
+        """From an answer of sqs:ReceiveMessage (all attributes) or a record of Lambda's event,
+        which is the same in lower camel case."""
+        if "messageId" in raw:
+            raw = {key[0].upper() + key[1:]: value for key, value in raw.items()}
+        attributes = {
+            name: value.get("StringValue", value.get("stringValue"))
+            for name, value in (raw.get("MessageAttributes") or {}).items()
+        }
+        attributes = {name: value for name, value in attributes.items() if value}
+        system = raw["Attributes"]
+        receives = int(system["ApproximateReceiveCount"])
+        delivered, attempts, sent, origin = (attributes.pop(name, None) for name in NOTES)
+        return cls(
+            id=raw["MessageId"],
+            origin=origin or raw["MessageId"],
+            receipt=raw["ReceiptHandle"],
+            body=raw["Body"],
+            receives=receives,
+            sent=int(sent or system["SentTimestamp"]),
+            attributes=attributes,
+            delivered=set((delivered or "").split()),
+            attempts=int(attempts or 0) + receives - 1,
+        )
+
+    def notes(self) -> dict[str, str]:
+        """All attributes that a copy of this message carries."""
+        notes = {
+            ATTEMPTS: str(self.attempts + 1),
+            FIRST_SENT: str(self.sent),
+            ORIGIN: self.origin,
+        }
+        if self.delivered:
+            notes[DELIVERED] = " ".join(sorted(self.delivered))
+        return self.attributes | notes
+
+    @cached_property
+    def data(self) -> dict:
+        """What `notify` sent. Permanent when it is not that."""
+        body = self.body
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            body = json.loads(body)["Message"]
+        try:
+            unpack = zlib.decompressobj()
+            text = unpack.decompress(base64.b64decode(body, validate=True), LARGEST)
+            if unpack.unconsumed_tail:
+                raise ValueError(f"more than {LARGEST} bytes")
+            data = json.loads(text)
+        except (ValueError, TypeError, zlib.error) as error:
+            raise Permanent(f"not a message of Custodian's notify: {one_line(error)}") from None
+        return _checked(data)
+
+    @property
+    def finding(self) -> dict:
+        """The finding of the message, {} where it has none."""
+        return _mapping(_mapping(self.data, "event"), "detail")
+
+    @cached_property
+    def key(self) -> str:
+        """What two messages share that say the same: account, region, policy, finding as of its
+        last update, headline and notice, instances. Without a finding, the whole message."""
+        if not self.finding.get("id"):
+            return digest(self.body)
+        data, detail = self.data, self.finding
+        return digest(
+            data.get("account_id"),
+            data.get("region"),
+            data["policy"].get("name"),
+            data["action"].get("template"),
+            detail["id"],
+            detail.get("updatedAt"),
+            data["event"].get("c7n:notice"),
+            [_resource_id(resource) for resource in data["resources"]],
+        )
+
+    def has(self, target: str) -> bool:
+        return digest(target) in self.delivered
+
+    def done(self, target: str) -> None:
+        self.delivered.add(digest(target))
+        self.progress = True
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Policy, finding, instance, account and region in plain words, "-" where unknown."""
+        try:
+            data, detail = self.data, self.finding
+        except Permanent:
+            data, detail = {}, {}
+        instance = _mapping(_mapping(detail, "resource"), "instanceDetails").get("instanceId")
+        values = {
+            "policy": _mapping(data, "policy").get("name"),
+            "finding": detail.get("id"),
+            "instance": instance,
+            "account": detail.get("accountId") or data.get("account_id"),
+            "region": data.get("region"),
+        }
+        return {name: one_line(value or "-", 80) for name, value in values.items()}
+
+    @property
+    def sent_at(self) -> datetime:
+        return datetime.fromtimestamp(self.sent / 1000, UTC)
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.about.items())
+
+
+def _checked(data: object) -> dict:
+    """`data` when it has the shape that c7n_mailer relies on, else Permanent."""
+    shape = {"policy": dict, "action": dict, "resources": list}
+    wrong = [
+        key for key, kind in shape.items() if not isinstance(_mapping_or_empty(data).get(key), kind)
+    ]
+    if wrong:
+        raise Permanent(f"not a message of Custodian's notify: no {' and no '.join(wrong)}")
+    to = data["action"].get("to")
+    if not isinstance(to, list) or not all(isinstance(target, str) for target in to):
+        raise Permanent("not a message of Custodian's notify: action.to is not a list of names")
+    if not all(isinstance(resource, dict) for resource in data["resources"]):
+        raise Permanent("not a message of Custodian's notify: a resource is not a mapping")
+    data["event"] = data.get("event") or {}
+    return data
+
+
+def _mapping_or_empty(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _mapping(parent: dict, key: str) -> dict:
+    return _mapping_or_empty(parent.get(key))
+
+
+def _resource_id(resource: dict) -> object:
+    return resource.get("InstanceId") or resource.get("account_id")
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,64 @@
+"""The IAM double: where moto 5.2.5 differs from IAM in what this pack reads and writes.
+
+The rule is that of simulation/ec2.py: each correction says what moto does, what AWS does and the
+source, and its test fails on plain moto. Nothing here was run against AWS.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from unittest import mock
+
+from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociation
+from moto.iam.exceptions import LimitExceededException
+from moto.iam.models import IAMBackend
+
+ROLE_POLICY_SIZE = 10240
+
+
+@contextlib.contextmanager
+def corrected_iam() -> Iterator[None]:
+    """Apply the corrections until the end of the block."""
+    with instances_show_the_id_of_their_profile(), inline_policies_have_a_quota():
+        yield
+
+
+def instances_show_the_id_of_their_profile():
+    """DescribeInstances shows the id of the instance profile.
+
+    moto shows the id of the association. EC2: `IamInstanceProfile.Id` is "the ID of the instance
+    profile" (API, IamInstanceProfile), which IAM calls InstanceProfileId.
+    """
+    create = IamInstanceProfileAssociation.__init__
+
+    def __init__(self, *args, **kwargs):
+        create(self, *args, **kwargs)
+        profile = self.iam_instance_profile
+        self.ec2_backend.modify_instance_attribute(
+            self.instance_id, "iam_instance_profile", {"Arn": profile.arn, "Id": profile.id}
+        )
+
+    return mock.patch.object(IamInstanceProfileAssociation, "__init__", __init__)
+
+
+def inline_policies_have_a_quota():
+    """The inline policies of a role hold 10,240 characters together, white space not counted.
+
+    moto takes any size. IAM: LimitExceeded, "Maximum policy size of 10240 bytes exceeded for role
+    NAME" (quota: IAM user guide, "IAM and AWS STS quotas"; message reported).
+    """
+    put = IAMBackend.put_role_policy
+
+    def put_role_policy(self, role_name, policy_name, policy_json):
+        others = {k: v for k, v in self.get_role(role_name).policies.items() if k != policy_name}
+        if sum(map(_size, [*others.values(), policy_json])) > ROLE_POLICY_SIZE:
+            raise LimitExceededException(
+                f"Maximum policy size of {ROLE_POLICY_SIZE} bytes exceeded for role {role_name}"
+            )
+        return put(self, role_name, policy_name, policy_json)
+
+    return mock.patch.object(IAMBackend, "put_role_policy", put_role_policy)
+
+
+def _size(policy_json: str) -> int:
+    return len(json.dumps(json.loads(policy_json), separators=(",", ":")))

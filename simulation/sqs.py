@@ -1,0 +1,119 @@
+"""SQS as event source of Lambda functions: moto invokes through Docker, inside of SendMessage.
+
+A thread for each event source mapping takes messages off the queue with the function's own role,
+as Lambda does, invokes the function, and deletes what it did not report as failed. Where this
+differs from Lambda: one batch at a time, no batching window, no filter, no slowing down when the
+function fails, and a message that has become visible again is noticed after INTERVAL.
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+from moto.awslambda.models import EventSourceMapping, LambdaBackend, lambda_backends
+from moto.sqs.models import sqs_backends
+
+INTERVAL = 0.1  # seconds between two looks at a queue where nothing new has come
+LOGGER = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def feeding_from_queues(invoke: Callable, client: Callable) -> Iterator[None]:
+    """Have event source mappings of queues work, for as long as the context lasts.
+
+    invoke: `LambdaService.invoke`. client: `(service, account_id, region, role ARN)` -> a boto3
+    client.
+    """
+    create = LambdaBackend.create_event_source_mapping
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def create_event_source_mapping(self, spec):
+        mapping = create(self, spec)
+        queue = sqs_backends[mapping.account_id][mapping.region].queues.get(
+            mapping.event_source_arn.split(":")[5]
+        )
+        if queue is not None and mapping.event_source_arn.split(":")[2] == "sqs":
+            queue.lambda_event_source_mappings.clear()  # moto's own way of delivering
+            thread = threading.Thread(
+                target=_feed, args=(mapping, queue, invoke, client, ended), daemon=True
+            )
+            threads.append(thread)
+            thread.start()
+        return mapping
+
+    LambdaBackend.create_event_source_mapping = create_event_source_mapping
+    try:
+        yield
+    finally:
+        LambdaBackend.create_event_source_mapping = create
+        ended.set()
+        for thread in threads:
+            thread.join(timeout=1)  # a function that still runs is killed after this
+
+
+def _feed(mapping: EventSourceMapping, queue, invoke: Callable, client: Callable, ended) -> None:
+    """Until the mapping is gone, or `ended`."""
+    account_id, region = mapping.account_id, mapping.region
+    url = f"https://sqs.{region}.amazonaws.com/{account_id}/{queue.name}"
+    while not ended.is_set():
+        backend = lambda_backends[account_id][region]
+        if backend.get_event_source_mapping(mapping.uuid) is not mapping:
+            return
+        queue.wait_for_messages(INTERVAL)
+        if not mapping.enabled or not queue.messages:
+            continue
+        function = backend.get_function(mapping.function_arn)
+        sqs = client("sqs", account_id, region, function.role)
+        try:
+            messages = sqs.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=min(mapping.batch_size, 10),
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            ).get("Messages", [])
+            if not messages:
+                continue
+            event = {"Records": [as_record(one, mapping) for one in messages]}
+            invocation = invoke(function.function_name, event, account_id, region)
+            for message in _delivered(messages, invocation, mapping):
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        except Exception as error:  # noqa: BLE001  Lambda goes on, and so does this
+            if not ended.is_set():
+                LOGGER.warning("%s: %s", mapping.event_source_arn, error)
+                ended.wait(INTERVAL)
+
+
+def as_record(message: dict, mapping: EventSourceMapping) -> dict:
+    """A message of ReceiveMessage as it stands in Lambda's event."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {
+            name: {key[0].lower() + key[1:]: item for key, item in value.items()}
+            | {"stringListValues": [], "binaryListValues": []}
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": mapping.event_source_arn,
+        "awsRegion": mapping.region,
+    }
+
+
+def _delivered(messages: list[dict], invocation, mapping: EventSourceMapping) -> list[dict]:
+    """The messages that Lambda deletes after an invocation."""
+    if invocation.error:
+        return []
+    if "ReportBatchItemFailures" not in (mapping.function_response_types or []):
+        return messages
+    failures = (invocation.result or {}).get("batchItemFailures") or []
+    failed = [failure.get("itemIdentifier") for failure in failures]
+    known = {message["MessageId"] for message in messages}
+    if not all(failed) or not set(failed) <= known:
+        return []  # an answer that Lambda does not understand fails the whole batch
+    return [message for message in messages if message["MessageId"] not in failed]

@@ -1,0 +1,165 @@
+"""isolation-guard: what somebody changes on an isolated instance is put right.
+
+The events are made by hand in the shape that CloudTrail documents; the simulation makes none.
+"""
+
+import pytest
+from cloudtrail import MALLORY, api_call, headline
+
+from simulation import deploy
+from simulation.mail import Mailer
+from simulation.smtp import MailSink
+
+ACCOUNT, REGION = "111122223333", "us-west-2"
+
+
+def change_of_groups(interface, groups, **options):
+    items = {"items": [{"groupId": group} for group in groups]}
+    parameters = {"networkInterfaceId": interface, "groupSet": items}
+    return api_call("ModifyNetworkInterfaceAttribute", parameters, **options)
+
+
+def change(scene, instance, groups):
+    """Change the groups of the primary interface; returns the event of that call."""
+    interface = next(iter(scene.interfaces(instance)))
+    scene.ec2.modify_network_interface_attribute(NetworkInterfaceId=interface, Groups=groups)
+    return change_of_groups(interface, groups)
+
+
+def test_changed_groups_are_put_right_and_who_did_it_is_told(scene, guarded, isolated):
+    guarded.deliver(change(scene, isolated, scene.groups))
+
+    assert scene.is_isolated(isolated)
+    assert [i.error for i in scene.cloud.invocations] == [None]
+    line = headline(guarded.messages())
+    assert line.startswith(f"GuardDuty Guard | {isolated}: {MALLORY} called ModifyNetwork")
+    assert "put right and read back" in line
+
+
+def test_changing_the_groups_through_the_instance_is_noticed(scene, guarded, isolated):
+    scene.ec2.modify_instance_attribute(InstanceId=isolated, Groups=scene.groups[:1])
+    items = {"items": [{"groupId": scene.groups[0]}]}
+
+    guarded.deliver(
+        api_call("ModifyInstanceAttribute", {"instanceId": isolated, "groupSet": items})
+    )
+
+    assert scene.is_isolated(isolated)
+
+
+def test_an_attached_interface_is_isolated(scene, guarded, isolated):
+    attached = scene.attach(isolated, scene.groups)
+
+    guarded.deliver(
+        api_call("AttachNetworkInterface", {"instanceId": isolated, "networkInterfaceId": attached})
+    )
+
+    assert scene.is_isolated(isolated) and attached in scene.interfaces(isolated)
+    assert "AttachNetworkInterface" in headline(guarded.messages())
+
+
+def test_the_record_is_still_the_original_one(scene, guarded, isolated):
+    (interface,) = scene.interfaces(isolated)
+    record = scene.tags(interface)
+
+    guarded.deliver(change(scene, isolated, [scene.group("intruder")]))
+
+    assert scene.tags(interface) == record
+
+
+def test_a_message_that_sns_refused_is_sent_by_the_retry_once(scene, guarded, isolated):
+    scene.cloud.fail("sns:Publish", "AuthorizationError", status=403)
+    event = change(scene, isolated, scene.groups)
+
+    guarded.deliver(event)
+    guarded.deliver(event)  # EventBridge delivers at least once
+
+    assert "called ModifyNetworkInterfaceAttribute" in headline(guarded.messages())
+
+
+def test_an_update_of_the_finding_sends_no_second_remediation_mail(scene, guarded, isolated):
+    guarded.deliver(change(scene, isolated, scene.groups))
+    guarded.messages()
+
+    guarded.isolate(scene.finding(isolated, "ec2-malicious-ip-caller-update"))
+
+    assert guarded.messages() == []
+
+
+def release(scene, instance, folder):
+    (folder / "vars.yml").write_text(f"instance: {instance}\n")
+    arguments = ["run", "--region", REGION, "--cache-period", "0", "-s", folder]
+    arguments += ["--vars-file", folder / "vars.yml", "policies/ec2-release.yml"]
+    return deploy.custodian(scene.cloud, arguments, ACCOUNT, REGION)
+
+
+def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isolated, tmp_path):
+    """The event of each change of the release arrives at once, in the middle of it."""
+    (interface,) = scene.interfaces(isolated)
+    arrived = []
+
+    def deliver(call):
+        """Before the tags are deleted, the groups are back: the guard runs right now."""
+        event = change_of_groups(interface, scene.groups)
+        arrived.append(scene.cloud.invoke("custodian-isolation-guard", event, ACCOUNT, REGION))
+
+    scene.cloud.before("DeleteTags", deliver)
+    release(scene, isolated, tmp_path)
+    deliver(None)  # and once more afterwards
+
+    assert scene.interfaces(isolated)[interface] == scene.groups
+    assert len(arrived) == 2 and all(i.error is None for i in arrived)
+    assert not [m for m in guarded.messages() if m["policy"]["name"] == "isolation-guard"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda i: change_of_groups(i, ["sg-0"], role="guardduty-response"),
+        lambda i: change_of_groups(i, ["sg-0"], errorCode="Client.UnauthorizedOperation"),
+        lambda i: api_call(
+            "ModifyNetworkInterfaceAttribute",
+            {"networkInterfaceId": i, "sourceDestCheck": {"value": False}},
+        ),
+        lambda i: change_of_groups("eni-0abc1234def567899", ["sg-0"]),
+    ],
+    ids=["the pack itself", "a call that failed", "not about groups", "unknown interface"],
+)
+def test_what_is_no_interference_is_left_alone(scene, guarded, isolated, event):
+    (interface,) = scene.interfaces(isolated)
+
+    guarded.deliver(event(interface))
+
+    (invocation,) = scene.cloud.invocations
+    assert invocation.error is None
+    assert guarded.messages() == []
+
+
+def test_an_instance_that_is_not_isolated_is_left_alone(scene, guarded):
+    instance = scene.instance()
+
+    guarded.deliver(change(scene, instance, scene.groups[1:]))
+
+    assert list(scene.interfaces(instance).values()) == [scene.groups[1:]]
+    assert guarded.messages() == []
+
+
+def test_what_cannot_be_put_right_is_told_and_fails(scene, guarded, isolated):
+    event = change(scene, isolated, scene.groups)
+    scene.cloud.fail("ModifyNetworkInterfaceAttribute", "OperationNotPermitted", times=None)
+
+    guarded.deliver(event)
+
+    assert "NOT put right" in headline(guarded.messages())
+    assert len(scene.cloud.invocations) == 3 and guarded.dead_letters()
+
+
+def test_the_mail_shows_the_call_and_escapes_it(scene, guarded, isolated):
+    guarded.deliver(change(scene, isolated, scene.groups))
+    with MailSink() as sink:
+        Mailer(scene.cloud, sink, ACCOUNT, REGION, guarded.queue_url).deliver_all()
+        (mail,) = sink.wait_for(1)
+
+    assert mail.subject.startswith("GuardDuty Guard | ") and MALLORY in mail.body
+    assert "&lt;script&gt;" in mail.body and "<script>" not in mail.body
+    assert "198.51.100.9" in mail.body

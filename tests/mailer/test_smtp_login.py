@@ -1,0 +1,168 @@
+"""TLS and login, and that the password is nowhere in what the mailer says."""
+
+import datetime
+import ipaddress
+import json
+import logging
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mailer.secrets import HidingFormatter
+from simulation.smtp import MailSink
+
+ACCOUNT, REGION = "111122223333", "us-west-2"
+USER, PASSWORD = "guardduty-response", "s3cret-of-the-mail-server"
+LOGIN = {"smtp_username": USER, "smtp_password": "env:MAIL_PASSWORD"}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself: two files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail server")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.fixture
+def trusted(certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+
+
+@pytest.fixture
+def password(monkeypatch):
+    monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
+
+
+def kept(loop):
+    return "".join(loop.kept.values())
+
+
+def test_starttls_and_login(post, certificate, trusted, password):
+    with MailSink(certificate, (USER, PASSWORD)) as sink:
+        post.send()
+        loop = post.loop(sink, smtp_ssl=True, **LOGIN)
+        loop.once()
+        assert kept(loop) == ""
+        assert sink.encrypted == [True]
+
+
+def test_a_certificate_that_nobody_vouches_for_gets_no_password(post, certificate, password):
+    asked = []
+    with MailSink(certificate, (USER, PASSWORD)) as sink:
+        sink.fail = lambda what: asked.append(what)
+        post.send()
+        loop = post.loop(sink, smtp_ssl=True, **LOGIN)
+        loop.once(passes=1)
+        assert "certificate verify failed" in kept(loop)
+        assert (sink.mails, post.count()) == ([], (1, 0))
+        assert "AUTH" not in asked
+
+
+@pytest.mark.parametrize("refusal", [None, "454 TLS not available"])
+def test_no_starttls_no_mail(post, certificate, trusted, password, refusal):
+    with MailSink(certificate if refusal else None) as sink:
+        sink.fail = lambda what: refusal if what == "STARTTLS" else None
+        post.send()
+        loop = post.loop(sink, smtp_ssl=True)
+        loop.once(passes=1)
+        assert (refusal or "STARTTLS extension not supported") in kept(loop)
+        assert (sink.mails, post.count()) == ([], (1, 0))
+
+
+def test_login_without_starttls_on_this_machine(post, password):
+    with MailSink(login=(USER, PASSWORD)) as sink:
+        post.send()
+        post.loop(sink, **LOGIN).once()
+        assert len(sink.mails) == 1
+
+
+def test_a_refused_login_keeps_the_mail_and_the_secret(post, monkeypatch, caplog, capfd):
+    """Even a server that says the password back does not get it into the log."""
+    monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
+    with MailSink(login=(USER, "another")) as sink:
+        sink.fail = lambda what: f"535 {PASSWORD} is wrong" if what == "AUTH" else None
+        post.send()
+        mailer = post.command(sink, "--once", "--tries", "1", **LOGIN,
+                              variables={"MAIL_PASSWORD": PASSWORD})  # fmt: skip
+        output = mailer.communicate()[0]
+        assert mailer.returncode == 1
+        assert "535 (hidden) is wrong" in output and "kept on the queue" in output
+        assert PASSWORD not in output
+        assert post.count() == (1, 0)
+
+
+def test_a_bug_does_not_print_the_password(post, sink, password):
+    """What goes through the mailer's log is cleaned, tracebacks too."""
+    post.loop(sink, **LOGIN)
+    post.secrets.reveal("smtp_password", "env:MAIL_PASSWORD")
+    try:
+        raise ValueError(f"config: {PASSWORD}")
+    except ValueError as error:
+        record = logging.makeLogRecord(
+            {"msg": "oh %s", "args": (PASSWORD,), "exc_info": (type(error), error, None)}
+        )
+    text = HidingFormatter(logging.Formatter(), post.secrets).format(record)
+    assert "oh (hidden)" in text and "ValueError: config: (hidden)" in text
+    assert PASSWORD not in text
+
+
+@pytest.mark.parametrize("key", ["", "#password"])
+def test_a_password_of_secrets_manager(post, cloud, key):
+    client = cloud.client("secretsmanager", ACCOUNT, REGION)
+    text = json.dumps({"password": PASSWORD}) if key else PASSWORD
+    name = f"mail{len(key)}"
+    client.create_secret(Name=name, SecretString=text)
+    with MailSink(login=(USER, PASSWORD)) as sink:
+        post.send()
+        reference = f"secretsmanager:{name}{key}"
+        loop = post.loop(sink, smtp_username=USER, smtp_password=reference)
+        loop.once()
+        assert (kept(loop), len(sink.mails)) == ("", 1)
+
+
+def test_a_password_of_kms(post, cloud):
+    kms = cloud.client("kms", ACCOUNT, REGION)
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    blob = kms.encrypt(KeyId=key, Plaintext=PASSWORD.encode())["CiphertextBlob"]
+    import base64
+
+    reference = "kms:" + base64.b64encode(blob).decode()
+    with MailSink(login=(USER, PASSWORD)) as sink:
+        post.send()
+        loop = post.loop(sink, smtp_username=USER, smtp_password=reference)
+        loop.once()
+        assert (kept(loop), len(sink.mails)) == ("", 1)
+
+
+def test_a_secret_that_cannot_be_read_keeps_the_mail(post, sink):
+    post.send()
+    loop = post.loop(sink, smtp_username=USER, smtp_password="secretsmanager:none")
+    loop.once(passes=1)
+    assert "ResourceNotFoundException" in kept(loop)
+    assert post.count() == (1, 0)

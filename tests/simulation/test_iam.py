@@ -1,0 +1,76 @@
+"""The corrections of the IAM double. On plain moto each test must fail: see test_ec2.py."""
+
+import json
+from contextlib import nullcontext
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from simulation.iam import corrected_iam
+
+ACCOUNT = {
+    "region_name": "us-west-2",
+    "aws_access_key_id": "testing",
+    "aws_secret_access_key": "testing",
+}
+moto_repaired = pytest.mark.xfail(strict=True, reason="moto differs from AWS here")
+corrected_and_plain = pytest.mark.parametrize(
+    "corrections",
+    [
+        pytest.param(corrected_iam, id="corrected"),
+        pytest.param(nullcontext, id="plain-moto", marks=moto_repaired),
+    ],
+)
+
+
+@pytest.fixture
+def iam(corrections, monkeypatch):
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+    with mock_aws(), corrections():
+        iam = boto3.client("iam", **ACCOUNT)
+        iam.create_role(RoleName="web", AssumeRolePolicyDocument="{}")
+        yield iam
+
+
+def document(size):
+    """A policy document of so many characters without white space."""
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::"}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    missing = size - len(json.dumps(policy, separators=(",", ":")))
+    statement["Resource"] += "x" * missing
+    return json.dumps(policy, indent=8)
+
+
+@corrected_and_plain
+def test_an_instance_shows_the_id_of_its_profile(iam):
+    made = iam.create_instance_profile(InstanceProfileName="web")["InstanceProfile"]
+    ec2 = boto3.client("ec2", **ACCOUNT)
+    subnet = ec2.create_subnet(
+        VpcId=ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"], CidrBlock="10.0.0.0/24"
+    )["Subnet"]["SubnetId"]
+    instance = ec2.run_instances(
+        ImageId="ami-12c6146b",
+        MinCount=1,
+        MaxCount=1,
+        SubnetId=subnet,
+        IamInstanceProfile={"Name": "web"},
+    )["Instances"][0]["InstanceId"]
+
+    (shown,) = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
+
+    assert shown["IamInstanceProfile"] == {"Arn": made["Arn"], "Id": made["InstanceProfileId"]}
+
+
+@corrected_and_plain
+def test_the_inline_policies_of_a_role_have_a_quota_together(iam):
+    iam.put_role_policy(RoleName="web", PolicyName="one", PolicyDocument=document(5120))
+    iam.put_role_policy(RoleName="web", PolicyName="two", PolicyDocument=document(5120))
+    iam.put_role_policy(RoleName="web", PolicyName="two", PolicyDocument=document(5119))
+
+    with pytest.raises(ClientError, match="Maximum policy size of 10240 bytes") as refused:
+        iam.put_role_policy(RoleName="web", PolicyName="two", PolicyDocument=document(5121))
+
+    assert refused.value.response["Error"]["Code"] == "LimitExceeded"
+    assert len(iam.get_role_policy(RoleName="web", PolicyName="two")["PolicyDocument"]) == 2
