@@ -274,8 +274,11 @@ class Blockade:
             acl_ids = [
                 acl["NetworkAclId"]
                 for acl in self.acls
-                if (self.missing(acl, network) or self.is_marked(acl, network))
-                and acl["NetworkAclId"] not in self.held[network]
+                if acl["NetworkAclId"] not in self.held[network]
+                and (
+                    self.is_marked(acl, network)
+                    or any(free_number(acl, network, e) for e in self.missing(acl, network))
+                )
             ]
             if not acl_ids:
                 continue

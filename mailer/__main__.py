@@ -65,9 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(options, config, session, secrets)
     except (ClientError, BotoCoreError, ConfigError, Permanent) as error:
-        # No traceback: it could show what was just revealed.
-        print(secrets.hide(describe(error)), file=sys.stderr)
-        return 2
+        log.error("%s", describe(error))
+    except Exception:  # noqa: BLE001  through the log, which hides secrets; Python's own does not
+        log.critical("a fault of the mailer itself", exc_info=True)
+    return 2
 
 
 def run(options: argparse.Namespace, config: dict, session, secrets: Secrets) -> int:

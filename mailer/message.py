@@ -81,21 +81,32 @@ class Message:
             notes[DELIVERED] = " ".join(sorted(self.delivered))
         return self.attributes | notes
 
-    @cached_property
+    @property
     def data(self) -> dict:
         """What `notify` sent. Permanent when it is not that."""
+        if isinstance(self._opened, Permanent):
+            raise self._opened
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> dict | Permanent:
+        try:
+            return _checked(self._unpacked())
+        except Permanent as error:
+            return error
+
+    def _unpacked(self) -> object:
         body = self.body
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             body = json.loads(body)["Message"]
         try:
             unpack = zlib.decompressobj()
             text = unpack.decompress(base64.b64decode(body, validate=True), LARGEST)
             if unpack.unconsumed_tail:
                 raise ValueError(f"more than {LARGEST} bytes")
-            data = json.loads(text)
-        except (ValueError, TypeError, zlib.error) as error:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError, zlib.error) as error:
             raise Permanent(f"not a message of Custodian's notify: {one_line(error)}") from None
-        return _checked(data)
 
     @property
     def finding(self) -> dict:

@@ -20,6 +20,11 @@ ACCOUNT, REGION = "111122223333", "us-west-2"
 # Lambda and Custodian themselves, not an action
 BY_LAMBDA = {"sts:AssumeRole", "sqs:SendMessage"}
 BY_CUSTODIAN = {"ec2:DescribeInstances"}
+RESOLVING = {
+    "ec2": BY_CUSTODIAN,
+    "account": {"iam:ListAccountAliases"},
+    "security-group": {"ec2:DescribeSecurityGroups"},
+}
 
 
 class Loader(yaml.SafeLoader):
@@ -45,8 +50,8 @@ def role_actions():
 
 def declared(policy):
     """The permissions of a policy's actions, and of resolving its resource."""
-    load_resources(("aws.ec2", "aws.account"))
-    found = {"ec2:DescribeInstances"} if policy["resource"] == "ec2" else {"iam:ListAccountAliases"}
+    load_resources((f"aws.{policy['resource']}",))
+    found = set(RESOLVING[policy["resource"]])
     for action in policy["actions"]:
         name = action if isinstance(action, str) else action["type"]
         cls = registry.get(policy["resource"]).action_registry[name]
@@ -55,7 +60,11 @@ def declared(policy):
 
 
 def called(cloud, function):
-    return {f"{call.service}:{call.operation}" for call in cloud.call_log.by(function)}
+    services = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
+    return {
+        f"{services.get(call.service, call.service)}:{call.operation}"
+        for call in cloud.call_log.by(function)
+    }
 
 
 def test_the_role_allows_what_the_deployed_policies_declare_and_no_more():

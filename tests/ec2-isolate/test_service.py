@@ -539,7 +539,9 @@ def test_a_target_group_that_is_deleted_meanwhile_is_no_error(fleet):
     instance = fleet.scene.instance()
     kept, deleted = fleet.target_group(instance), fleet.target_group()
     fleet.cloud.before(
-        "DescribeTargetHealth", lambda call: fleet.elbv2.delete_target_group(TargetGroupArn=deleted)
+        "DescribeTargetHealth",
+        lambda call: fleet.elbv2.delete_target_group(TargetGroupArn=deleted),
+        when=lambda call: call.parameters["TargetGroupArn"] == deleted,
     )
 
     assert fleet.outcome("service", fleet.scene.finding(instance))["status"] == "done"

@@ -108,8 +108,8 @@ def steps(scene, interface=None):
 
 
 def sets(group):
-    """A predicate of calls that set just this group; the group may be made by the call before."""
-    return lambda call: call.caller == FUNCTION and call.parameters["Groups"] == [group()]
+    """A predicate of the function's calls that set just this group."""
+    return lambda call: call.caller == FUNCTION and call.parameters["Groups"] == [group]
 
 
 def refuse(scene, group, **options):
@@ -182,7 +182,7 @@ def test_a_function_killed_in_between_is_finished_by_the_retry(scene, pack, cut_
         scene.cloud.functions.kill(FUNCTION)
         return ApiError("Unavailable", status=503)
 
-    scene.cloud.before(SWAP, die, when=sets(lambda: forensic))
+    scene.cloud.before(SWAP, die, when=sets(forensic))
 
     tries = cut_with_retries(instance)
 
@@ -203,7 +203,7 @@ def test_the_policy_without_the_option_finishes_it_too(scene, pack, cut):
     scene.cloud.before(
         SWAP,
         lambda call: [scene.cloud.functions.kill(FUNCTION)] and ApiError("Unavailable", status=503),
-        when=sets(lambda: forensic),
+        when=sets(forensic),
     )
     assert cut(instance).error
     assert scene.interfaces(instance)[interface] == [transition_group(scene)]
@@ -229,7 +229,7 @@ def test_the_transition_group_is_never_recorded_as_an_original_group(scene, pack
 def test_a_second_swap_refused_once_is_tried_again(scene, cut):
     instance = scene.instance(scene.groups)
     forensic = scene.group("ForensicSecurityGroup")
-    refuse(scene, lambda: forensic)
+    refuse(scene, forensic)
 
     report = outcome(cut(instance))
 
@@ -266,7 +266,7 @@ def test_a_second_swap_refused_for_good_gives_the_groups_back(scene, pack, cut_w
 def test_server_errors_at_the_second_swap_are_ridden_out(scene, cut):
     instance = scene.instance()
     forensic = scene.group("ForensicSecurityGroup")
-    scene.cloud.fail(SWAP, "Unavailable", status=503, times=6, when=sets(lambda: forensic))
+    scene.cloud.fail(SWAP, "Unavailable", status=503, times=6, when=sets(forensic))
 
     assert outcome(cut(instance))["isolated"]
 
@@ -286,8 +286,8 @@ def test_a_first_answer_that_is_lost_does_not_leave_it_open(scene, cut):
         )
         return ApiError("OperationNotPermitted")
 
-    scene.cloud.before(SWAP, lose, when=sets(lambda: transition))
-    refuse(scene, lambda: forensic, times=None)
+    scene.cloud.before(SWAP, lose, when=sets(transition))
+    refuse(scene, forensic, times=None)
 
     assert error(cut(instance))
 
@@ -337,7 +337,7 @@ def test_a_transition_that_is_refused_does_not_stop_the_isolation(scene, cut):
     cut(scene.instance())
     instance = scene.instance(scene.groups, scene.groups[:1])
     first, second = scene.interfaces(instance)
-    refuse(scene, lambda: transition_group(scene))
+    refuse(scene, transition_group(scene))
 
     message = error(cut(instance))
 

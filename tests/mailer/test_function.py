@@ -8,6 +8,7 @@ import pytest
 from moto.awslambda.models import lambda_backends
 
 from mailer.__main__ import main
+from simulation import deploy
 from simulation.mail import deploy_mailer
 from simulation.smtp import MailSink
 
@@ -175,3 +176,16 @@ def test_what_the_role_needs_is_what_it_may(fed, server, cloud, stack):
     # Lambda demands this one when the queue becomes the event source.
     assert allowed - used == {"sqs:GetQueueAttributes"}
     assert all(s["Resource"] != "*" for s in policy["Statement"])
+
+
+def test_the_optional_parts_of_the_stack(cloud):
+    arn = f"arn:aws:sns:eu-west-1:{ACCOUNT}:x"
+    names = ("SesIdentityArn", "SecretArn", "KmsKeyArn", "TopicArn", "AlarmTopicArn")
+    parameters = dict.fromkeys(names, arn)
+    deploy.stack(cloud, "mailer.yml", ACCOUNT, "eu-west-1", "full", **parameters)
+    alarms = cloud.client("cloudwatch", ACCOUNT, "eu-west-1").describe_alarms()["MetricAlarms"]
+    assert {alarm["Dimensions"][0]["Value"] for alarm in alarms} == {
+        "guardduty-response-mail", "guardduty-response-mail-dlq"
+    }  # fmt: skip
+    policies = cloud.client("iam", ACCOUNT, "eu-west-1").list_role_policies(RoleName=NAME)
+    assert set(policies["PolicyNames"]) >= {"send-with-ses", "read-secret", "decrypt", "publish"}

@@ -98,6 +98,7 @@ def test_five_poison_messages_among_twenty(post, sink):
         {"body": "e30="},
         {"body": '{"Message": 5}'},
         {"body": '["Message"]'},
+        {"body": "[" * 100_000},
     ],
 )
 def test_no_such_thing_is_sent(post, sink, bad):

@@ -214,7 +214,7 @@ def test_a_record_of_a_response_follows_its_schema():
     outcome = {"step": "isolate-instance", "status": "done", "detail": "d", "error": None,
                "isolated": True, "interfaces": []}  # fmt: skip
     message = Message("id", "id", "r", "", 1, 1_700_000_000_000)
-    message.__dict__["data"] = {
+    message.__dict__["_opened"] = {
         "account_id": ACCOUNT,
         "region": REGION,
         "policy": {"name": "ec2-isolate", "resource": "ec2"},
