@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 RECORDS = "response_records"
 LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 # Seconds. Lambda refuses a queue as event source whose visibility timeout is shorter.
-TIMEOUT = 60
+TIMEOUT = 120
 # Transports of c7n_mailer that would deliver nothing here, so they are refused, not ignored.
 NOT_USED = (
     "sendgrid_api_key", "graph_token_endpoint", "graph_sendmail_endpoint", "graph_client_id",

@@ -1,7 +1,8 @@
 """The Lambda entry point, `mailer.handler.run`: the queue is the function's event source.
 
-The function answers which messages of the batch it could not deliver (ReportBatchItemFailures), so
-Lambda deletes only the others. The configuration is `mailer/config.json` of the archive, checked
+Each message is acknowledged as soon as it was delivered, so that a function that dies or runs out
+of time repeats one message and not its batch. It answers which messages of the batch it could not
+deliver (ReportBatchItemFailures), and Lambda leaves those. The configuration is `mailer/config.json` of the archive, checked
 when it was deployed.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
@@ -23,8 +24,8 @@ log = logging.getLogger("mailer")
 log.setLevel(logging.INFO)
 
 CONFIG = Path(__file__).with_name("config.json")
-# Milliseconds that must be left to begin with a message: a few answers of a slow server.
-RESERVE = 15_000
+# Milliseconds that must be left to begin with a message: a slow server's answer to one mail.
+RESERVE = 75_000
 
 
 @functools.cache
@@ -52,6 +53,7 @@ def run(event: dict, context) -> dict:
             continue
         failures = courier.deliver(message)
         if not failures:
+            queue.acknowledge(message)
             continue
         log.warning(explain(message, failures))
         if not queue.put_back(message, failures):

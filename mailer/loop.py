@@ -87,10 +87,7 @@ class Loop:
             return failures
         self.kept.pop(message.origin, None)
         self.delivered += 1
-        try:
-            self.queue.acknowledge(message)
-        except (ClientError, BotoCoreError) as error:
-            log.error("%s was delivered but will come again: %s", message, describe(error))
+        self.queue.acknowledge(message)
         return []
 
 

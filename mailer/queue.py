@@ -58,8 +58,11 @@ class Queue:
         return None
 
     def acknowledge(self, message: Message) -> None:
-        """Delete a message: everybody has it."""
-        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message.receipt)
+        """Delete a message: everybody has it. When that fails it comes again, which is said."""
+        try:
+            self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message.receipt)
+        except (ClientError, BotoCoreError) as error:
+            log.error("%s is done but will come again: %s", message, describe(error))
 
     def put_back(self, message: Message, failures: list[Failure], delay: int | None = None) -> bool:
         """Keep a message that could not be delivered, or not to all; see the module.

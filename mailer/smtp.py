@@ -16,7 +16,11 @@ from email.utils import parseaddr
 
 from .errors import Failure, Temporary, describe, one_line
 
-TIMEOUT = 10  # seconds for each answer of the server
+TIMEOUT = 10  # seconds for each answer of the server until it has let us in
+# Seconds for each answer while a mail is sent. Servers look into a mail before they answer; who gives
+# up too early sends again what they then take. RFC 5321 (4.5.3.2) would have minutes; the function
+# has two in all.
+PATIENCE = 60
 IMPLICIT_TLS = 465  # the port where TLS begins with the connection (RFC 8314)
 # Permanent by their number, yet of the configuration, not of the mail (RFC 4954).
 LOGIN_CODES = {530, 534, 535, 538}
@@ -37,6 +41,7 @@ class Smtp:
         config: dict,
         password: Callable[[], str | None],
         timeout: float = TIMEOUT,
+        patience: float = PATIENCE,
         first_wait: float = FIRST_WAIT,
     ):
         self.host = config["smtp_server"]
@@ -45,6 +50,7 @@ class Smtp:
         self.username = config.get("smtp_username")
         self.password = password
         self.timeout = timeout
+        self.patience = patience
         self.first_wait = self.wait = first_wait
         self._closed_until = 0.0
         self._why = ""
@@ -58,6 +64,7 @@ class Smtp:
         """
         connection = self._connected()
         sender = parseaddr(str(mail["From"]))[1]
+        connection.sock.settimeout(self.patience)
         try:
             refused = connection.sendmail(sender, recipients, mail.as_bytes())
         except smtplib.SMTPRecipientsRefused as error:
@@ -86,7 +93,8 @@ class Smtp:
     def _connected(self) -> smtplib.SMTP:
         """A connection that answers. Servers drop idle ones, so it is asked first: to find out by
         sending would leave open whether the mail was taken."""
-        if self._connection:
+        if self._connection and self._connection.sock:  # None when smtplib has closed it
+            self._connection.sock.settimeout(self.timeout)
             with contextlib.suppress(OSError):
                 if self._connection.noop()[0] == 250:
                     return self._connection

@@ -3,8 +3,8 @@
     python -m simulation.demo [FINDING.json] [--output FOLDER]
 
 Exit code 0 when all went as the finding asks for: an instance that ec2-isolate took on is isolated
-as read back here, no neighbour has changed, and each mail that was due has arrived. 1 when not,
-2 when the file is no finding.
+as read back here, no neighbour has changed, each mail that was due has arrived, and after the
+release everything is as it was. 1 when not, 2 when the file is no finding.
 """
 
 import argparse
@@ -24,18 +24,22 @@ from custom_actions.headline import one_line
 from . import deploy
 from .cloud import Cloud
 from .finding import NotAFinding, account_and_region, read_finding
-from .mail import Mailer
+from .mail import deploy_mailer
 from .smtp import MailSink
 from .world import build
 
 HERE = Path(__file__).parent
 SCENARIO = HERE / "scenario.json"
-ISOLATE, NOTIFY = "custodian-ec2-isolate", "custodian-finding-notify"
+POLICIES = ("finding-notify", "ec2-isolate", "iam-role-revoke-sessions")
+NOTIFY, ISOLATE, REVOKE = (f"custodian-{name}" for name in POLICIES)
 
 
 def plain(text):
     """Text that an attacker may have written, fit for a terminal."""
     return escape(one_line(text))
+
+
+MAILER = "guardduty-response-mailer"
 
 
 class Story:
@@ -61,7 +65,7 @@ class Story:
 
     def call(self, call):
         """An AWS call as it is answered; those of the isolation are numbered."""
-        if call.caller != ISOLATE or call.operation.startswith("AssumeRole"):
+        if call.caller not in (ISOLATE, REVOKE) or call.operation.startswith("AssumeRole"):
             return
         self.number += 1
         about = next(
@@ -81,6 +85,8 @@ class Story:
         )
 
     def invocation(self, invocation):
+        if invocation.function_name == MAILER and not invocation.error:
+            return  # what it does is told by the mails
         state = "[red]ended in an error[/]" if invocation.error else "ended"
         kind = f"cold, {invocation.init_duration:.2f} s to start" if invocation.cold else "warm"
         self.tell(
@@ -91,8 +97,10 @@ class Story:
             self.tell(f"[red]{plain(invocation.error['errorMessage'])}[/]")
 
     def mail(self, mail):
-        self.tell(f"[bold green]MAIL[/] to {', '.join(mail.recipients)}")
-        self.tell(f"  [bold]{plain(mail.subject)}[/]")
+        recipients = ", ".join(mail.recipients)
+        self.tell(
+            f"[bold green]MAIL[/] to {recipients}\n            [bold]{plain(mail.subject)}[/]"
+        )
 
     def groups(self, title, world, snapshot, before=None):
         """A table of the groups of every interface; what differs from `before` stands out."""
@@ -117,6 +125,23 @@ class Story:
         self.console.print(table)
         self.console.print(f"[dim]* the instance of the finding: {world.target}[/]")
 
+    def outcomes(self, outcomes):
+        """A table of what each step reports."""
+        if not outcomes:
+            return
+        style = {} if self.console.is_terminal else {"box": box.ASCII}
+        table = Table(title="The steps", title_justify="left", **style)
+        for column in ("step", "status", "detail"):
+            table.add_column(column, overflow="fold")
+        for outcome in outcomes:
+            colour = "red" if outcome["status"] == "failed" else "green"
+            table.add_row(
+                outcome["step"],
+                f"[{colour}]{outcome['status']}[/]",
+                plain(outcome["error"] or outcome["detail"]),
+            )
+        self.console.print(table)
+
 
 def _groups(snapshot, instance_id, interface_id):
     interfaces = snapshot.get(instance_id, {}).get("interfaces", [])
@@ -139,11 +164,13 @@ def play(event, output):
         mailer_stack = deploy.mailer_stack(cloud, account, region)
         deploy.account_stack(cloud, account, region, mailer_stack["MailQueueArn"])
         story.tell("CloudFormation stacks of infra/ created")
-        policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
+        policies = [f"policies/{name}.yml" for name in POLICIES]
         deploy.deploy(cloud, policies, account, region)
-        story.tell("deployed by `custodian run`: finding-notify, ec2-isolate")
+        story.tell(f"deployed by `custodian run`: {', '.join(Path(p).stem for p in policies)}")
+        deploy_mailer(cloud, sink, account, region, mailer_stack)
+        story.tell("deployed by `python -m mailer deploy`: the mailer, fed by the queue")
         world = build(cloud, event)
-        before = world.snapshot()
+        before, everything = world.snapshot(), describe_everything(world)
         story.groups("Security groups before", world, before)
 
         story.heading("What happens, with seconds since the event")
@@ -151,18 +178,19 @@ def play(event, output):
         cloud.call_log.subscribe(story.call)
         cloud.functions.subscribe(story.invocation)
         sink.subscribe(story.mail)
-        mailer = Mailer(cloud, sink, account, region, mailer_stack["MailQueueUrl"])
-        with mailer.following():
-            story.begin = time.monotonic()
-            story.tell(f"finding {plain(detail.get('id'))} put on the event bus")
-            cloud.put_event(event)
-            cloud.wait_idle()
+        story.begin = time.monotonic()
+        story.tell(f"finding {plain(detail.get('id'))} put on the event bus")
+        cloud.put_event(event)
+        cloud.wait_idle()
+        problems = wait_for_mails(cloud, sink)
         story.begin = None
 
         story.heading("After")
         after = world.snapshot()
         story.groups("Security groups after", world, after, before)
-        problems = judge(story, cloud, sink, world, before, after)
+        problems += judge(story, cloud, sink, world, before, after)
+        if any("isolated" in outcome for outcome in outcomes_of(cloud, ISOLATE)):
+            problems += release(story, cloud, sink, world, everything)
         saved = save(output, cloud, sink, event, before, after)
 
     story.heading("Saved")
@@ -176,11 +204,93 @@ def play(event, output):
     return problems
 
 
+def wait_for_mails(cloud, sink):
+    """Wait until each message that SNS took has become a mail; returns what is missing."""
+    published = [c for c in cloud.calls if c.operation == "Publish" and c.error_code is None]
+    try:
+        sink.wait_for(len(published), timeout=20)
+    except TimeoutError as error:
+        return [str(error)]
+    return []
+
+
+def describe_everything(world):
+    """All that the steps may change, as AWS shows it; snapshots and mails are meant to stay."""
+    if not world.instances:
+        return {}
+    ec2, elb = world.client("ec2"), world.client("elbv2")
+    shown = {
+        "instances": ec2.describe_instances(InstanceIds=world.instances)["Reservations"],
+        "interfaces": ec2.describe_network_interfaces(
+            Filters=[{"Name": "attachment.instance-id", "Values": world.instances}]
+        )["NetworkInterfaces"],
+        "network ACLs": ec2.describe_network_acls()["NetworkAcls"],
+        "targets": {
+            group["TargetGroupName"]: elb.describe_target_health(
+                TargetGroupArn=group["TargetGroupArn"]
+            )["TargetHealthDescriptions"]
+            for group in elb.describe_target_groups()["TargetGroups"]
+        },
+        "protection": [
+            ec2.describe_instance_attribute(InstanceId=instance, Attribute=attribute)
+            for instance in world.instances
+            for attribute in (
+                "disableApiTermination",
+                "disableApiStop",
+                "instanceInitiatedShutdownBehavior",
+            )
+        ],
+    }
+    iam = world.client("iam")
+    shown["role policies"] = {
+        role["RoleName"]: iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
+        for role in iam.list_roles()["Roles"]
+    }
+    return json.loads(json.dumps(shown, default=str, sort_keys=True), object_hook=without_metadata)
+
+
+def without_metadata(mapping):
+    mapping.pop("ResponseMetadata", None)
+    # moto lists targets in the order of their registration
+    for key, value in mapping.items():
+        if isinstance(value, list) and all(isinstance(v, dict) for v in value):
+            mapping[key] = sorted(value, key=lambda v: json.dumps(v, sort_keys=True))
+    return mapping
+
+
+def release(story, cloud, sink, world, everything):
+    """Release the instance as `make release` does, and compare all with what it was."""
+    story.heading("The release: make release INSTANCE=... REGION=...")
+    mails = len(sink.mails)
+    variables = cloud.folder / "vars.yml"
+    variables.write_text(f"instance: {world.target}\n")
+    arguments = ["run", "--region", world.region, "--cache-period", "0"]
+    arguments += ["-s", cloud.folder / "release", "--vars-file", variables]
+    try:
+        done = deploy.custodian(
+            cloud, [*arguments, "policies/ec2-release.yml"], world.account_id, world.region
+        )
+    except RuntimeError as error:
+        return [f"the release failed: {str(error)[-1500:]}"]
+    for line in done.stdout.splitlines():
+        if " step:" in line:
+            story.tell(plain(line[line.index("step:") :]))
+    try:
+        sink.wait_for(mails + 1, timeout=20)
+    except TimeoutError as error:
+        return [str(error)]
+    now = describe_everything(world)
+    different = [name for name in everything if everything[name] != now[name]]
+    if not different:
+        story.tell(f"[green]Everything is as it was before: {', '.join(everything)}.[/]")
+    return [f"after the release {name} are not as they were" for name in different]
+
+
 def judge(story, cloud, sink, world, before, after):
     """Compare what was to happen with what EC2 and the SMTP server have."""
     problems = []
     invoked = {i.function_name: i for i in cloud.invocations}  # the last try of each
-    for name in (NOTIFY, ISOLATE):
+    for name in (NOTIFY, ISOLATE, REVOKE):
         invocation = invoked.get(name)
         if invocation is None:
             story.tell(f"{name}: its rule does not match this finding, it was not invoked")
@@ -196,7 +306,8 @@ def judge(story, cloud, sink, world, before, after):
     if NOTIFY in invoked and len(findings) != 1:
         problems.append(f"{len(findings)} finding mails instead of one")
 
-    outcomes = answered(invoked.get(ISOLATE))
+    outcomes = outcomes_of(cloud, ISOLATE)
+    story.outcomes([*outcomes, *outcomes_of(cloud, REVOKE)])
     isolation = next((o for o in outcomes if o["step"] == "isolate-instance"), None)
     touched = [
         instance
@@ -224,10 +335,12 @@ def judge(story, cloud, sink, world, before, after):
     return problems
 
 
-def answered(invocation):
-    if invocation is None or invocation.error:
+def outcomes_of(cloud, function):
+    """The outcomes of the last try of a function; none when it failed or left the finding out."""
+    tries = [i for i in cloud.invocations if i.function_name == function]
+    if not tries or tries[-1].error:
         return []
-    answer = next(iter(invocation.result.values()))
+    answer = next(iter(tries[-1].result.values()))
     return [] if isinstance(answer, str) else answer
 
 

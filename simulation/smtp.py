@@ -62,9 +62,9 @@ class Mail:
         return part.get_content().replace("\r\n", "\n") if part else ""
 
     def save(self, folder: Path, number: int) -> list[Path]:
-        """Write NUMBER-KIND.eml and .html; KIND is the subject up to the finding's id."""
+        """Write NUMBER-KIND.eml and .html; KIND is the first part of the subject."""
         folder.mkdir(parents=True, exist_ok=True)
-        kind = re.sub(r"\W+", "-", self.subject.split(" | ID")[0].lower()).strip("-")[:60]
+        kind = re.sub(r"\W+", "-", self.subject.split(" | ")[0].lower()).strip("-")[:60]
         name = f"{number}-{kind}" if kind else str(number)
         eml, html = folder / f"{name}.eml", folder / f"{name}.html"
         eml.write_bytes(self.content)
@@ -179,12 +179,12 @@ class MailSink:
             return answer
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)
         mail = Mail(message, envelope.rcpt_tos, envelope.content)
+        for subscriber in self._subscribers:
+            subscriber(mail)
         with self._arrived:
             self.encrypted.append(session.ssl is not None)
             self.mails.append(mail)
             self._arrived.notify_all()
-        for subscriber in self._subscribers:
-            subscriber(mail)
         return "250 OK"
 
     def authenticate(self, server, session, envelope, mechanism, data) -> AuthResult:

@@ -36,11 +36,12 @@ def test_the_story_of_the_scenario(tmp_path):
     assert swap < remediation and finding != remediation
     assert played.stdout.count("GuardDuty-Example:") >= 6  # three instances, before and after
     assert "Read back by the function" in played.stdout
+    assert "Everything is as it was before" in played.stdout
     assert "\x1b" not in played.stdout
     saved = {path.name for path in tmp_path.iterdir()}
     assert {"before.json", "after.json", "lambda.log"} <= saved
-    assert len([n for n in saved if n.endswith(".eml")]) == 2
-    assert len([n for n in saved if n.endswith(".html")]) == 2
+    for number, mail in enumerate(("finding", "remediation", "release"), 1):
+        assert {f"{number}-guardduty-{mail}.eml", f"{number}-guardduty-{mail}.html"} <= saved
     before, after = (
         json.loads((tmp_path / name).read_text()) for name in ("before.json", "after.json")
     )
@@ -73,6 +74,30 @@ def test_a_file_that_is_no_finding(tmp_path):
     assert "Traceback" not in played.stderr
 
 
+def test_it_is_red_when_the_release_leaves_something(tmp_path, monkeypatch, capsys):
+    """The same story with a release that forgets the network ACL."""
+    policy = yaml.safe_load((ROOT / "policies/ec2-release.yml").read_text())
+    policy["policies"][0]["actions"].remove("unblock-remote-address")
+    (tmp_path / "ec2-release.yml").write_text(yaml.safe_dump(policy))
+    custodian = demo.deploy.custodian
+    monkeypatch.setattr(
+        demo.deploy,
+        "custodian",
+        lambda cloud, arguments, *where: custodian(
+            cloud,
+            [
+                tmp_path / "ec2-release.yml" if a == "policies/ec2-release.yml" else a
+                for a in arguments
+            ],
+            *where,
+        ),
+    )
+
+    problems = demo.play(read_finding(demo.SCENARIO), tmp_path / "output")
+
+    assert any("network ACLs" in problem for problem in problems)
+
+
 def test_it_is_red_when_the_instance_is_not_isolated(tmp_path, monkeypatch, capsys):
     """The same story with a policy that takes every instance for exempt."""
     policy = yaml.safe_load((ROOT / "policies/ec2-isolate.yml").read_text())
@@ -83,7 +108,7 @@ def test_it_is_red_when_the_instance_is_not_isolated(tmp_path, monkeypatch, caps
         demo.deploy,
         "deploy",
         lambda cloud, policies, *where: deploy(
-            cloud, [policies[0], tmp_path / "ec2-isolate.yml"], *where
+            cloud, [policies[0], tmp_path / "ec2-isolate.yml", *policies[2:]], *where
         ),
     )
 

@@ -114,7 +114,7 @@ class PostOffice:
         self.secrets = Secrets(session)
         courier = configuration.courier(config, session, self.secrets, self.templates)
         courier.transports[0].sender.first_wait = courier.transports[0].sender.wait = 0.0
-        courier.transports[0].sender.timeout = 1.0
+        courier.transports[0].sender.patience = 2.0
         return Loop(Queue(self.sqs, self.url), courier)
 
     def command(self, sink, *arguments, variables=None, **changes):

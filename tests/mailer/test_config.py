@@ -22,7 +22,7 @@ def test_the_shipped_file_is_good_and_the_stock_tool_takes_it_too():
     from c7n_mailer.cli import CONFIG_SCHEMA
 
     path = ROOT / "mailer" / "mailer.yml"
-    assert load(path)["timeout"] == 60
+    assert load(path)["timeout"] == 120
     jsonschema.validate(yaml.safe_load(path.read_text()), CONFIG_SCHEMA)
 
 

@@ -79,14 +79,14 @@ def test_the_command(post, sink, monkeypatch, capsys):
     assert capsys.readouterr().out == "The dead-letter queue holds nothing.\n"
 
 
-def test_a_queue_without_redrive_policy(post, sink, cloud, monkeypatch, capsys):
+def test_a_queue_without_redrive_policy(post, sink, cloud, monkeypatch, caplog):
     sqs = cloud.client("sqs", "111122223333", "us-west-2")
     url = sqs.create_queue(QueueName="plain")["QueueUrl"]
     for name, value in cloud.environment("111122223333", "us-west-2").items():
         monkeypatch.setenv(name, value)
     config = str(post.config(sink, queue_url=url))
     assert main(["--config", config, "dead-letters", "list"]) == 2
-    assert "no redrive policy" in capsys.readouterr().err
+    assert "no redrive policy" in caplog.text
     # and a message that can never be delivered does not keep a run busy for ever
     sqs.send_message(QueueUrl=url, MessageBody="garbage")
     assert main(["--config", config, "--once"]) == 1

@@ -6,7 +6,7 @@ from email.message import EmailMessage
 
 import pytest
 
-from simulation.smtp import MailSink
+from simulation.smtp import DROP, MailSink
 
 
 @pytest.fixture
@@ -69,3 +69,61 @@ def test_a_sink_that_refuses_keeps_nothing(sink):
 def test_two_sinks_at_once(sink):
     with MailSink() as other:
         assert other.port != sink.port
+
+
+@pytest.mark.parametrize("step", ["CONNECT", "EHLO", "b@example.com", "DATA"])
+def test_a_connection_can_be_cut_at_each_step(sink, step):
+    sink.fail = lambda what: DROP if what == step else None
+    with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
+        send(sink)
+    assert sink.mails == []
+    sink.fail = lambda what: None
+    send(sink)
+    assert len(sink.mails) == 1
+
+
+def test_an_answer_for_one_recipient(sink):
+    sink.fail = lambda what: "550 nobody" if what == "b@example.com" else None
+    with pytest.raises(smtplib.SMTPRecipientsRefused, match="nobody"):
+        send(sink)
+
+
+def test_it_can_be_slow(sink):
+    sink.fail = lambda what: 60 if what == "DATA" else None
+    client = smtplib.SMTP("127.0.0.1", sink.port, timeout=0.2)
+    with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
+        client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny")
+    client.close()
+    assert sink.mails == []
+
+
+def test_down_and_up_again_on_the_same_port(sink):
+    port = sink.port
+    sink.down()
+    with pytest.raises(ConnectionRefusedError):
+        send(sink)
+    sink.up()
+    send(sink)
+    assert (sink.port, len(sink.mails), sink.connections) == (port, 1, 1)
+
+
+def test_down_cuts_what_is_open(sink):
+    client = smtplib.SMTP("127.0.0.1", sink.port, timeout=5)
+    sink.down()
+    with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
+        client.noop()
+        client.noop()
+    client.close()
+
+
+def test_a_login():
+    with MailSink(login=("user", "pass")) as sink:
+        with smtplib.SMTP("127.0.0.1", sink.port) as client:
+            assert client.sendmail
+            with pytest.raises(smtplib.SMTPSenderRefused):
+                client.sendmail("a@example.com", ["b@example.com"], "x")
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login("user", "wrong")
+            client.login("user", "pass")
+            client.sendmail("a@example.com", ["b@example.com"], "Subject: x\r\n\r\ny")
+        sink.wait_for(1)
