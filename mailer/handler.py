@@ -2,8 +2,8 @@
 
 Each message is acknowledged as soon as it was delivered, so that a function that dies or runs out
 of time repeats one message and not its batch. It answers which messages of the batch it could not
-deliver (ReportBatchItemFailures), and Lambda leaves those. The configuration is `mailer/config.json` of the archive, checked
-when it was deployed.
+deliver (ReportBatchItemFailures), and Lambda leaves those. The configuration is
+`mailer/config.json` of the archive, checked when it was deployed.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 

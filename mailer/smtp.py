@@ -17,9 +17,9 @@ from email.utils import parseaddr
 from .errors import Failure, Temporary, describe, one_line
 
 TIMEOUT = 10  # seconds for each answer of the server until it has let us in
-# Seconds for each answer while a mail is sent. Servers look into a mail before they answer; who gives
-# up too early sends again what they then take. RFC 5321 (4.5.3.2) would have minutes; the function
-# has two in all.
+# Seconds for each answer while a mail is sent. Servers look into a mail before they answer; who
+# gives up too early sends again what they then take. RFC 5321 (4.5.3.2) would have minutes; the
+# function has two in all.
 PATIENCE = 60
 IMPLICIT_TLS = 465  # the port where TLS begins with the connection (RFC 8314)
 # Permanent by their number, yet of the configuration, not of the mail (RFC 4954).

@@ -30,7 +30,7 @@ POLICIES = [
 
 def pack_actions():
     """Every action of the pack: {(resource, name): class}. One name may mean a class each."""
-    kinds = ("ec2", "account", "iam-user")
+    kinds = ("ec2", "account", "iam-user", "security-group")
     load_resources([f"aws.{kind}" for kind in kinds])
     return {
         (kind, name): action
@@ -50,6 +50,10 @@ RESOURCE = {
 }
 each_action = pytest.mark.parametrize("resource, name", sorted(ACTIONS))
 each_policy = pytest.mark.parametrize("path, policy", POLICIES)
+
+
+def is_for_findings(policy):
+    return policy.get("mode", {}).get("type") == "guard-duty"
 
 
 def load(data):
@@ -151,7 +155,7 @@ def test_policy_says_what_it_is(path, policy):
 @each_policy
 def test_policy_has_a_folder_of_findings(path, policy):
     folder = ROOT / "tests" / policy["name"]
-    if "mode" in policy:
+    if is_for_findings(policy):
         for kind in ("positive", "negative", "sample"):
             assert list((folder / kind).glob("*.json")), f"{folder / kind} has no finding"
     else:
@@ -197,7 +201,7 @@ def test_a_policy_with_response_steps_ends_in_fail_unless_complete(path, policy)
 def test_event_filter_and_pattern_name_the_same_types(path, policy):
     """A type in only one of the two is either never delivered or never acted on."""
     mode = policy.get("mode")
-    if mode is None:
+    if not is_for_findings(policy):
         return
     entries = mode["pattern"]["detail"]["type"]
     examples = [e if isinstance(e, str) else e["prefix"] + "Example" for e in entries]

@@ -568,7 +568,24 @@ def test_denied_is_said_only_when_it_was_read_back(scene, block):
     assert "NotReadBack" in message and acl in message
 
 
-def test_what_cannot_be_recorded_is_denied_and_named_in_every_run(scene, block):
+def test_what_the_last_try_made_is_read_back_too(scene, block):
+    """Its number is taken again and again; what it makes at last is removed by somebody."""
+    instance = scene.instance()
+    acl = acl_of(scene)["NetworkAclId"]
+    looks = len(connections.LOOKS)
+    scene.cloud.fail("CreateNetworkAclEntry", "NetworkAclEntryAlreadyExists", times=2 * (looks - 1))
+
+    def remove(call):
+        for egress in (False, True):
+            scene.ec2.delete_network_acl_entry(NetworkAclId=acl, RuleNumber=99, Egress=egress)
+
+    by_function = {"when": lambda call: call.caller == FUNCTION}
+    scene.cloud.before("DescribeNetworkAcls", remove, skip=looks, **by_function)
+
+    assert "NotReadBack" in error(block(instance))
+
+
+def test_what_cannot_be_recorded_is_denied_and_named(scene, block):
     instance = scene.instance()
     scene.cloud.fail("CreateTags", "UnauthorizedOperation", times=None)
 

@@ -196,6 +196,26 @@ def test_a_function_killed_in_between_is_finished_by_the_retry(scene, pack, cut_
     assert {g["id"] for g in row["removed"]} == set(scene.groups)
 
 
+def test_the_retry_of_a_killed_function_gives_the_recorded_groups_back(scene, cut):
+    """It dies in between, and then the forensic group is refused for good."""
+    instance = scene.instance(scene.groups)
+    (interface,) = scene.interfaces(instance)
+    forensic = scene.group("ForensicSecurityGroup")
+
+    def die(call):
+        scene.cloud.functions.kill(FUNCTION)
+        return ApiError("Unavailable", status=503)
+
+    scene.cloud.before(SWAP, die, when=sets(forensic))
+    assert cut(instance).error
+    assert scene.interfaces(instance)[interface] == [transition_group(scene)]
+    refuse(scene, forensic, times=None)
+
+    assert "it has the groups again that it had" in error(cut(instance))
+
+    assert scene.interfaces(instance)[interface] == scene.groups
+
+
 def test_the_policy_without_the_option_finishes_it_too(scene, pack, cut):
     instance = scene.instance(scene.groups)
     (interface,) = scene.interfaces(instance)
