@@ -10,7 +10,7 @@ POLICIES := $(wildcard policies/*.yml)
 DEPLOYABLE := $(shell grep -l '^    mode:' $(POLICIES))
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## Install what the pack needs into .venv
 
@@ -54,10 +54,23 @@ release: $(INSTALLED) need-REGION need-INSTANCE ## Release one isolated instance
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s output/release --vars-file output/release/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' output/release/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
+restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
+	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
+	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
+
+deploy-mailer: $(INSTALLED) ## Deploy the mailer as a Lambda function fed by the mail queue (mailer/mailer.yml)
+	$(BIN)/python -m mailer deploy --config mailer/mailer.yml
+
+mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the function
+	$(BIN)/python -m mailer --config mailer/mailer.yml --once
+
+mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
+	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
+
 need-%:
 	@[ -n "$($*)" ] || { echo "say $*=..., see make help"; exit 2; }
 
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark record dryrun deploy deploy-org release clean
+.PHONY: help install lint validate test demo benchmark record dryrun deploy deploy-org release restore-sessions deploy-mailer mail mail-dlq clean

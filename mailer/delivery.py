@@ -61,7 +61,7 @@ class Courier:
             due = [
                 target
                 for target in parcel.targets
-                if not (message.has(target) or False)
+                if not (message.has(target) or self.memory.has(message.key, target))
             ]
             if not due:
                 continue
