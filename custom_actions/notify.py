@@ -117,7 +117,7 @@ class NotifyOnce(ResponseAction, Notify):
             "observe_only": "planned" in statuses,
         }
         Notify.process(self, [resource], event)
-        if not statuses <= {"exempt", "skipped", "planned"}:
+        if not self.dryrun and not statuses <= {"exempt", "skipped"}:
             self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
 

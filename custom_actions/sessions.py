@@ -250,7 +250,8 @@ class RevokeInstanceSessions(Revocation, ResponseAction):
 
     No arguments. The outcome has besides `revoked` (true only when the policy was read back),
     `role`, `policy`, `instance`, `issued_before` (None here) and `verified_at`. An instance
-    without a profile, or whose profile has no role, is `unchanged`. Dry run: reads, changes
+    without a profile, or whose profile has no role, is `unchanged`; a terminated one without a
+    profile is `skipped`, since what it had is not known. Dry run: reads, changes
     nothing.
 
     IAM: iam:GetInstanceProfile, iam:GetRolePolicy and iam:PutRolePolicy, besides ec2:CreateTags.
@@ -271,6 +272,12 @@ class RevokeInstanceSessions(Revocation, ResponseAction):
 
     def respond(self, instance, event):
         profile = instance.get("IamInstanceProfile")
+        if not profile and instance["State"]["Name"] == "terminated":
+            return self.outcome(
+                "skipped",
+                "The instance is terminated and EC2 shows no instance profile any more. If it had "
+                "one, credentials that left it work until they expire: revoke by hand.",
+            )
         if not profile:
             return self.outcome("unchanged", "EC2 shows no instance profile: no role to revoke.")
         name = profile["Arn"].rpartition("/")[2]

@@ -51,7 +51,7 @@ class QueueEvents:
             "FunctionName": function.name,
             "BatchSize": BATCH,
             "Enabled": True,
-            
+            "FunctionResponseTypes": ["ReportBatchItemFailures"],
             "ScalingConfig": {"MaximumConcurrency": CONCURRENCY},
         }
         mappings = self.client.list_event_source_mappings(

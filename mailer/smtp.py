@@ -126,6 +126,7 @@ class Smtp:
         else:
             connection = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
         try:
+            connection.ehlo_or_helo_if_needed()
             if self.starttls and self.port != IMPLICIT_TLS:
                 connection.starttls(context=self._tls)
             if self.username:

@@ -155,6 +155,17 @@ def test_an_instance_without_a_role(world, scene, step, with_profile):
     assert scene.tags(instance) == {}
 
 
+def test_a_terminated_instance_whose_role_is_not_known_any_more(world, identities, scene, step):
+    role = identities.role()
+    instance = world.instance(world.profile(role))
+    scene.ec2.terminate_instances(InstanceIds=[instance])
+
+    report = outcome(step(scene.finding(instance)))
+
+    assert report["status"] == "skipped" and "revoke by hand" in report["detail"]
+    assert identities.policies(role) == {}
+
+
 def test_a_profile_that_was_made_again_is_not_trusted(world, identities, scene, step):
     old, new = identities.role(), identities.role()
     profile = world.profile(old)

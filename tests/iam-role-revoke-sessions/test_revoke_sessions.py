@@ -173,6 +173,16 @@ def test_a_marked_finding_of_a_real_role_revokes_nothing(identities, mark):
     assert identities.policies(role) == {} and told(identities.pack) == []
 
 
+@pytest.mark.parametrize("kind", ["IAMUser", "Role", "Root", "FederatedUser", None])
+def test_only_the_session_of_a_role_is_revoked(identities, kind):
+    role = identities.role()
+
+    invocation = revoke(identities, identities.stolen(role, userType=kind))
+
+    assert invocation.error is None
+    assert identities.policies(role) == {} and told(identities.pack) == []
+
+
 # What is refused
 
 
@@ -442,6 +452,20 @@ def test_observing_says_what_would_be_done_and_changes_nothing(identities, obser
     (message,) = identities.pack.messages()
     line = message["event"]["c7n:notice"]["headline"]
     assert line.startswith("OBSERVE ONLY | ") and "Would deny everything to" in line
+
+
+def test_observing_what_is_denied_already_leaves_no_mark(identities, observing):
+    role = identities.role()
+    event = identities.stolen(role)
+    revoke(identities, event)
+    identities.iam.untag_role(
+        RoleName=role["RoleName"], TagKeys=[f"forensic:notified:{event['detail']['id']}"]
+    )
+
+    invocation = identities.cloud.invoke("custodian-observe-sessions", event, ACCOUNT, REGION)
+
+    assert outcome(invocation)["status"] == "unchanged"
+    assert identities.tags(role) == {}
 
 
 def test_permissions_are_the_calls_that_are_made(identities):

@@ -11,6 +11,8 @@ from c7n.policy import GuardDutyMode
 from c7n.resources import load_resources
 from moto import mock_aws
 
+from custom_actions.modes import FindingMode
+
 
 @pytest.fixture
 def iam(monkeypatch):
@@ -24,8 +26,8 @@ def iam(monkeypatch):
         yield iam
 
 
-def disable(iam, annotate):
-    """Run the built-in on a finding of the user's first key; the user's keys afterwards."""
+def disable(iam, mode=GuardDutyMode, annotated=True):
+    """Run the built-in on a finding of the user's first key; the statuses of both keys then."""
     keys = [iam.create_access_key(UserName="build")["AccessKey"]["AccessKeyId"] for _ in range(2)]
     policy = {
         "name": "disable",
@@ -36,13 +38,11 @@ def disable(iam, annotate):
     options = Config.empty(region="us-east-1", account_id="123456789012", cache=None)
     (policy,) = PolicyLoader(options).load_data({"policies": [policy]}, "memory://")
     policy.validate()
-    details = {"userName": "build", "accessKeyId": keys[0]}
+    details = {"userName": "build", "accessKeyId": keys[0], "userType": "IAMUser"}
     event = {"detail": {"accountId": "123456789012", "resource": {"accessKeyDetails": details}}}
-    resources = GuardDutyMode(policy).resolve_resources(event)
-    if annotate is None:
+    resources = mode(policy).resolve_resources(event)
+    if not annotated:
         del resources[0]["c7n:AccessKeys"]
-    elif annotate is not ...:
-        resources[0]["c7n:AccessKeys"] = annotate(keys)
     (action,) = policy.resource_manager.actions
     action.process(resources)
     shown = iam.list_access_keys(UserName="build")["AccessKeyMetadata"]
@@ -51,13 +51,13 @@ def disable(iam, annotate):
 
 def test_in_guard_duty_mode_it_breaks_on_custodians_own_annotation(iam):
     with pytest.raises(TypeError):
-        disable(iam, ...)
+        disable(iam)
 
 
 def test_without_the_annotation_it_disables_every_key_of_the_user(iam):
-    assert disable(iam, None) == ["Inactive", "Inactive"]
+    assert disable(iam, annotated=False) == ["Inactive", "Inactive"]
 
 
-def test_with_the_annotation_of_the_packs_handler_it_disables_the_one_key(iam):
-    """custom_actions.handler puts a list there; what is missing is the read-back and the record."""
-    assert disable(iam, lambda keys: [{"AccessKeyId": keys[0]}]) == ["Inactive", "Active"]
+def test_with_the_annotation_of_the_packs_mode_it_disables_the_one_key(iam):
+    """What is still missing then: the check of the user's id, the read-back and the record."""
+    assert disable(iam, FindingMode) == ["Inactive", "Active"]

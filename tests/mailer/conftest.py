@@ -74,6 +74,15 @@ class PostOffice:
         text = self.pack(self.message(**changes)) if body is None else body
         self.sqs.send_message(QueueUrl=self.url, MessageBody=text)
 
+    def send_many(self, messages):
+        """Ten messages a call: dictionaries of changes, as in `message`."""
+        entries = [
+            {"Id": str(n), "MessageBody": self.pack(self.message(**changes))}
+            for n, changes in enumerate(messages)
+        ]
+        for n in range(0, len(entries), 10):
+            self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries[n : n + 10])
+
     def count(self, url=None):
         """Messages that are visible, and that somebody holds."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -131,13 +140,20 @@ class PostOffice:
         )  # fmt: skip
 
     @staticmethod
-    def message(finding="f-1", to=("security@example.com",), headline=None, tags=None, **action):
+    def message(
+        finding="f-1",
+        to=("security@example.com",),
+        headline=None,
+        tags=None,
+        updated="08:55",
+        **action,
+    ):
         """What `notify` sends, for one instance. action: keys of the action."""
         detail = {
             "id": finding,
             "accountId": ACCOUNT,
             "region": REGION,
-            "updatedAt": "2026-11-23T08:55:00.000Z",
+            "updatedAt": f"2026-11-23T{updated}:00.000Z",
             "resource": {"instanceDetails": {"instanceId": "i-0abc1234def567890"}},
         }
         headline = headline or f"GuardDuty Finding | ID: {finding}"

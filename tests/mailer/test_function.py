@@ -216,3 +216,19 @@ def test_a_function_that_dies_repeats_one_message_not_its_batch(fed, server, clo
     settle(fed)
     subjects = collections.Counter(mail.subject for mail in server.mails)
     assert sorted(subjects.values()) == [1, 1, 1, 2]
+
+
+def test_the_functions_log_hides_the_password(cloud, stack, function, post):
+    """The last test here: it deploys the function anew, with a login that is refused."""
+    password = "s3cret-of-the-mail-server"
+    manager = cloud.client("secretsmanager", ACCOUNT, REGION)
+    manager.create_secret(Name="smtp", SecretString=password)
+    with MailSink(login=("somebody", "another")) as sink:
+        sink.fail = lambda what: f"535 {password} is wrong" if what == "AUTH" else None
+        login = {"smtp_username": "somebody", "smtp_password": "secretsmanager:smtp"}
+        deploy_mailer(cloud, sink, ACCOUNT, REGION, stack, **login)
+        body = post.pack(post.message(finding="hidden", template="finding.html"))
+        invocation = cloud.invoke(NAME, {"Records": [record("1", body)]}, ACCOUNT, REGION)
+    assert invocation.result == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    assert "535 (hidden) is wrong" in invocation.log
+    assert password not in invocation.log

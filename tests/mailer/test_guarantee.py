@@ -15,8 +15,7 @@ TO = ("first@example.com", "second@example.com")
 
 
 def test_200_messages_with_a_server_that_fails_at_random_for_the_first_half(post, sink):
-    for number in range(200):
-        post.send(finding=f"f-{number}", to=TO)
+    post.send_many({"finding": f"f-{number}", "to": TO} for number in range(200))
     dice = random.Random(4)
 
     def fail(what):
@@ -216,6 +215,18 @@ def test_a_message_that_is_refused_as_a_whole(post, sink, answer):
     assert len(sink.mails) == (0 if answer.startswith("5") else 1)
 
 
+@pytest.mark.parametrize("step", ["CONNECT", "EHLO", TO[0], "DATA"])
+def test_a_connection_that_is_cut_is_no_reason_to_give_up(post, sink, step):
+    sink.fail = lambda what: DROP if what == step else None
+    post.send(to=TO)
+    loop = post.loop(sink)
+    loop.once(pause=0)
+    assert (post.count(), post.dead, len(loop.kept)) == ((1, 0), 0, 1)
+    sink.fail = lambda what: None
+    loop.once()
+    assert (post.count(), len(sink.mails), loop.kept) == ((0, 0), 1, {})
+
+
 def test_a_server_that_is_too_slow_is_given_up_and_the_message_stays(post, sink):
     sink.fail = lambda what: 60 if what == "EHLO" else None
     post.send()
@@ -247,7 +258,9 @@ def test_a_duplicate_is_mailed_once(post, sink):
     assert post.count() == (0, 0)
 
 
-@pytest.mark.parametrize("other", [{"finding": "f-2"}, {"headline": "It was NOT isolated."}])
+@pytest.mark.parametrize(
+    "other", [{"finding": "f-2"}, {"headline": "It was NOT isolated."}, {"updated": "09:10"}]
+)
 def test_another_finding_or_another_state_is_no_duplicate(post, sink, other):
     post.send()
     post.send(**other)
