@@ -121,6 +121,11 @@ class NotifyOnce(ResponseAction, Notify):
             self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
 
+    def is_untouchable(self, outcomes):
+        """Whether nothing may be written: a dry run, or an instance that is exempt or gone."""
+        decisive = [o for o in outcomes if "isolated" in o] or outcomes
+        return all(o["status"] in ("exempt", "skipped", "planned") for o in decisive)
+
     def notice(self, resource, detail, outcomes):
         """What the subject and the template say first; `detail` is the event's."""
         resource_id = resource[self.manager.resource_type.id]

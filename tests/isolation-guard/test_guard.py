@@ -103,7 +103,9 @@ def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isol
         event = change_of_groups(interface, scene.groups)
         arrived.append(scene.cloud.invoke("custodian-isolation-guard", event, ACCOUNT, REGION))
 
-    scene.cloud.before("DeleteTags", deliver)
+    scene.cloud.before(
+        "DeleteTags", deliver, when=lambda call: interface in call.parameters["Resources"]
+    )
     release(scene, isolated, tmp_path)
     deliver(None)  # and once more afterwards
 
