@@ -52,8 +52,6 @@ def test_the_story_of_the_scenario(tmp_path):
     "name, isolated",
     [
         ("bare-ec2-malicious-ip-caller", True),
-        ("ec2-malicious-ip-caller-multi-eni", True),
-        ("ec2-malicious-ip-caller-sample", False),
         ("iam-user-malicious-ip-caller", False),
     ],
 )
