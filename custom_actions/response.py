@@ -96,7 +96,16 @@ class ResponseAction(EventAction):
         return self.manager.config.dryrun is True
 
     def client(self, service="ec2"):
-        return local_session(self.manager.session_factory).client(service)
+        """A client of the policy's account and region, made once for each session.
+
+        Making one costs as much as several calls. Custodian keeps a session for 45 minutes, and
+        makes a new one when it assumes another role.
+        """
+        session = local_session(self.manager.session_factory)
+        clients = session.__dict__.setdefault("response_clients", {})
+        if service not in clients:
+            clients[service] = session.client(service)
+        return clients[service]
 
 
 def error_code(error):

@@ -1,16 +1,21 @@
 """Deploying to the simulated cloud with the tools that deploy to AWS."""
 
+import multiprocessing
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import simulation.cloudformation  # noqa: F401  registers resource types with moto
 
+from . import tools
 from .cloud import Cloud
 
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["simulation.tools"])
 
 
 def stack(
@@ -59,16 +64,38 @@ def custodian(
     """`python -m custom_actions custodian ARGUMENTS` in an account and region.
 
     Returns the finished process, stdout and stderr in `stdout`; RuntimeError with both when it
-    ends in an error.
+    ends in an error. The process is forked from a server that has imported Custodian and read
+    AWS's service models once: that is most of the time of a deploy.
     """
-    return _tool(cloud, "custodian", arguments, account_id, region)
+    arguments = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory(dir=cloud.folder) as folder:
+        output = Path(folder) / "output"
+        process = FORKSERVER.Process(
+            target=tools.custodian,
+            args=(arguments, cloud.environment(account_id, region), ROOT, output),
+        )
+        process.start()
+        process.join()
+        finished = subprocess.CompletedProcess(
+            ["custodian", *arguments], process.exitcode, output.read_text()
+        )
+        process.close()
+    return _checked(finished)
 
 
 def c7n_org(
     cloud: Cloud, arguments: Sequence[str | Path], account_id: str, region: str
 ) -> subprocess.CompletedProcess:
-    """`python -m custom_actions c7n-org ARGUMENTS`, as `custodian`."""
-    return _tool(cloud, "c7n-org", arguments, account_id, region)
+    """`python -m custom_actions c7n-org ARGUMENTS`, as `custodian`; it forks workers itself."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "custom_actions", "c7n-org", *map(str, arguments)],
+        cwd=ROOT,
+        env=cloud.environment(account_id, region),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return _checked(finished)
 
 
 def deploy(
@@ -81,16 +108,8 @@ def deploy(
     )
 
 
-def _tool(cloud: Cloud, tool: str, arguments, account_id: str, region: str):
-    finished = subprocess.run(
-        [sys.executable, "-m", "custom_actions", tool, *map(str, arguments)],
-        cwd=ROOT,
-        env=cloud.environment(account_id, region),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _checked(finished: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     if finished.returncode:
-        command = " ".join([tool, *map(str, arguments)])
+        command = " ".join(finished.args)
         raise RuntimeError(f"{command}: exit {finished.returncode}\n{finished.stdout}")
     return finished
