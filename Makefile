@@ -25,7 +25,7 @@ lint: $(INSTALLED) ## Check Python and YAML style
 	$(BIN)/yamllint --strict .
 
 validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
-	$(PACK) custodian validate --strict $(POLICIES)
+	$(PACK) custodian validate --strict $(POLICIES) $(wildcard policies/opt-in/*.yml)
 
 test: lint validate ## Lint, validate, and run all tests, offline
 	$(BIN)/pytest
@@ -58,6 +58,13 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
 
+deploy-opt-in: $(INSTALLED) need-REGION need-POLICY ## Deploy one policy of policies/opt-in; POLICY=name REGION=...
+	$(PACK) custodian run --region "$(REGION)" -s output/deploy policies/opt-in/$(POLICY).yml
+
+reactivate-key: $(INSTALLED) need-USER_NAME need-KEY need-FINDING ## Reactivate an access key; USER_NAME=... KEY=AKIA... FINDING=<finding id>
+	@mkdir -p output/reactivate-key && printf 'user: "%s"\nkey: "%s"\nfinding: "%s"\n' '$(USER_NAME)' '$(KEY)' '$(FINDING)' > output/reactivate-key/vars.yml
+	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/reactivate-key --vars-file output/reactivate-key/vars.yml policies/opt-in/iam-user-reactivate-access-key.yml
+
 deploy-mailer: $(INSTALLED) ## Deploy the mailer as a Lambda function fed by the mail queue (mailer/mailer.yml)
 	$(BIN)/python -m mailer deploy --config mailer/mailer.yml
 
@@ -73,4 +80,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark record dryrun deploy deploy-org release restore-sessions deploy-mailer mail mail-dlq clean
+.PHONY: help install lint validate test demo benchmark record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq clean

@@ -2,9 +2,9 @@
 
 On an interface: `forensic:original-groups:<interface id>` with the group ids, a blank between two;
 what does not fit into one tag goes on under the same key with `:2`, `:3` behind it. On the
-instance: `forensic:state`, `forensic:finding`, `forensic:isolated-at`, and `forensic:notified`
-(the outcome that was mailed last, see custom_actions/notify.py), and `forensic:role-policy`, the
-inline policies put on its role (`<role name>/<policy name>`, see custom_actions/sessions.py).
+instance: `forensic:state`, `forensic:finding`, `forensic:isolated-at`, `forensic:notified` (the
+outcome that was mailed last, see custom_actions/notify.py), `forensic:role-policy` (the inline
+policies put on its role, see custom_actions/sessions.py), and what each other step records.
 
 Limits: a tag value holds 256 characters, a resource 50 tags.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html
