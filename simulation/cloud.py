@@ -10,6 +10,7 @@ moto's state belongs to the process, so there can be only one Cloud at a time.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -246,12 +247,18 @@ def _forget_moto_state() -> None:
     reset_model_data()
 
 
+@functools.cache
+def _application():
+    """moto's application. It makes a Flask application for each service at the first request; they
+    hold no state of AWS, so the clouds of a process share them."""
+    return DomainDispatcherApplication(create_backend_app)
+
+
 @contextlib.contextmanager
 def _serving():
     """moto's server in a thread, on a free port of 127.0.0.1; gives its URL."""
-    application = DomainDispatcherApplication(create_backend_app)
     server = make_server(
-        "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
+        "127.0.0.1", 0, _application(), threaded=True, request_handler=MotoRequestHandler
     )
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="moto", daemon=True)
     thread.start()

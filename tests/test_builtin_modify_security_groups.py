@@ -15,7 +15,7 @@ from simulation.ec2 import corrected_ec2
 REGION = "us-west-2"
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("count", [2, 5])
 def test_it_leaves_groups_on_an_interface_that_has_several(count, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
