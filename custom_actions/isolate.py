@@ -248,7 +248,7 @@ class Isolation:
     @property
     def verified(self):
         """Whether every attached interface was read back in the empty forensic group of its VPC."""
-        return not self.open_interfaces and not self.group_errors
+        return bool(self.live) and not self.open_interfaces and not self.group_errors
 
     def rows(self):
         """What the mail shows of each attached interface."""
@@ -429,6 +429,9 @@ class IsolateInstance(ResponseAction):
         isolation.run()
         verified_at = datetime.now(UTC).isoformat(timespec="seconds")
         errors = [f"{row['id']}: {row['error']}" for row in isolation.rows() if row["error"]]
+        if not isolation.live:
+            # all of nothing is no read-back: it was terminated, or EC2 does not show it
+            errors.append("NothingReadBack: EC2 shows no interface of the instance any more")
         try:
             self.mark(isolation, event)
         except ClientError as error:

@@ -262,6 +262,22 @@ def test_a_read_back_that_fails_is_not_called_isolation(scene, pack):
     assert "NOT isolated" in notice(told(pack))["headline"]
 
 
+def test_an_instance_terminated_in_the_middle_is_not_called_isolated(scene, pack):
+    """Nothing is left to read back, and nothing is not "all interfaces"."""
+    instance = scene.instance()
+    scene.cloud.before(
+        "DescribeNetworkInterfaces",
+        lambda call: scene.ec2.terminate_instances(InstanceIds=[instance]),
+        when=by_isolate,
+    )
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert "NothingReadBack" in error(invocation)
+    headline = notice(told(pack))["headline"]
+    assert "NOT isolated" in headline and "has been isolated" not in headline
+
+
 def test_eventual_consistency_of_the_read_back_is_waited_for(scene, pack):
     """EC2 shows the old groups once more after the swap."""
     instance = scene.instance()
