@@ -1,17 +1,6 @@
-"""Response steps for Cloud Custodian, one per module.
+"""A response to GuardDuty findings for Cloud Custodian.
 
 Importing the package registers every action with Custodian.
 """
 
-from custom_actions import (  # noqa: F401
-    access_key,
-    connections,
-    evidence,
-    guard,
-    headline,
-    isolate,
-    notify,
-    response,
-    service,
-    sessions,
-)
+from custom_actions import headline, notify, response, steps  # noqa: F401

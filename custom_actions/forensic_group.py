@@ -5,10 +5,11 @@ import time
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import get_retry
 
-from custom_actions.response import retry
+from custom_actions import record
+from custom_actions.response import REFUSED, ignoring
 
 # The role in infra/account.yml may revoke rules only of groups with this tag.
-MARK = {"Key": "forensic:group", "Value": "true"}
+MARK = {"Key": record.GROUP, "Value": "true"}
 
 # A new group is not known everywhere at once.
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/query-api-troubleshooting.html#eventual-consistency
@@ -28,8 +29,7 @@ def find_forensic_groups(client, name, vpc_ids):
 
     One call, whatever the number of VPCs (an instance can have interfaces in several).
     """
-    groups = retry(
-        client.describe_security_groups,
+    groups = client.describe_security_groups(
         Filters=[
             {"Name": "group-name", "Values": [name]},
             {"Name": "vpc-id", "Values": sorted(vpc_ids)},
@@ -50,8 +50,7 @@ def create_forensic_group(
     Returns the group's id. It still has the egress rules that EC2 gives every new group.
     """
     try:
-        return retry(
-            client.create_security_group,
+        return client.create_security_group(
             GroupName=name,
             Description=description,
             VpcId=vpc_id,
@@ -75,6 +74,12 @@ def _existing(client, name, vpc_id):
     return group["GroupId"]
 
 
+def describe_group(client, group_id):
+    """A group as EC2 shows it, waited for when it has just been made."""
+    found = when_visible(client.describe_security_groups, GroupIds=[group_id])
+    return found["SecurityGroups"][0]
+
+
 def is_empty(group):
     """Whether a group, as DescribeSecurityGroups shows it, has no rule in either direction."""
     return not group["IpPermissions"] and not group["IpPermissionsEgress"]
@@ -89,9 +94,7 @@ def empty_forensic_group(client, group_id):
     """
     for delay in (0, 0, 0.5, 1):  # another invocation, or a person, may be at the same group
         time.sleep(delay)
-        group = when_visible(retry, client.describe_security_groups, GroupIds=[group_id])[
-            "SecurityGroups"
-        ][0]
+        group = describe_group(client, group_id)
         if is_empty(group):
             return
         for revoke, rules in (
@@ -99,13 +102,53 @@ def empty_forensic_group(client, group_id):
             (client.revoke_security_group_egress, group["IpPermissionsEgress"]),
         ):
             if rules:
-                retry(
-                    revoke,
-                    GroupId=group_id,
-                    IpPermissions=rules,
-                    ignore_err_codes=("InvalidPermission.NotFound",),
+                ignoring(
+                    "InvalidPermission.NotFound", revoke, GroupId=group_id, IpPermissions=rules
                 )
     raise PolicyExecutionError(
         f"forensic group {group_id} still has rules after they were revoked: "
         "something adds them again; remove them by hand"
     )
+
+
+class ForensicGroups:
+    """The forensic groups of the VPCs of one instance: found, made where missing, and empty.
+
+    ids: {vpc id: group id}. empty: the VPCs whose group was seen to have no rule. errors: {vpc id:
+    why there is no group, or why it still has rules}.
+    """
+
+    def __init__(self, client, name):
+        self.client = client
+        self.name = name
+        self.ids = {}
+        self.empty = set()
+        self.errors = {}
+        self.looked_at = set()
+
+    def look(self, vpc_ids):
+        """Find the groups of the VPCs that have not been looked at: one call, or none."""
+        new = set(vpc_ids) - self.looked_at
+        if not new:
+            return
+        found = find_forensic_groups(self.client, self.name, new)
+        self.looked_at |= new
+        self.ids |= {vpc_id: group["GroupId"] for vpc_id, group in found.items()}
+        self.empty |= {vpc_id for vpc_id, group in found.items() if is_empty(group)}
+
+    def make_empty(self, vpc_id):
+        """Make the group of a VPC, if there is none, and revoke every rule that it has."""
+        try:
+            if vpc_id not in self.ids:
+                self.ids[vpc_id] = create_forensic_group(self.client, self.name, vpc_id)
+            empty_forensic_group(self.client, self.ids[vpc_id])
+        except REFUSED as error:
+            self.errors[vpc_id] = error
+            raise
+        self.empty.add(vpc_id)
+
+    def of(self, vpc_id):
+        """The id of the group of a VPC; raises what kept it from being made."""
+        if vpc_id not in self.ids:
+            raise self.errors[vpc_id]
+        return self.ids[vpc_id]

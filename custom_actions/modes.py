@@ -9,8 +9,8 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.policy import CloudTrailMode, GuardDutyMode
 from c7n.utils import local_session
 
-from custom_actions.credentials import INSTANCE_ID, user_key
-from custom_actions.response import describe, retry
+from custom_actions.finding import INSTANCE_ID, user_key
+from custom_actions.response import describe
 
 UNRESOLVED = "c7n:unresolved"
 
@@ -116,7 +116,7 @@ class ApiCallMode(CloudTrailMode):
         found = [i for i in ids if not i.startswith("eni-")]
         if interfaces:
             ec2 = local_session(self.policy.resource_manager.session_factory).client("ec2")
-            shown = retry(ec2.describe_network_interfaces, NetworkInterfaceIds=interfaces)
+            shown = ec2.describe_network_interfaces(NetworkInterfaceIds=interfaces)
             attachments = [i.get("Attachment", {}) for i in shown["NetworkInterfaces"]]
             found += [a["InstanceId"] for a in attachments if "InstanceId" in a]
         return found

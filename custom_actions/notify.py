@@ -11,7 +11,7 @@ from c7n.actions import Notify
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions.credentials import finding_id
+from custom_actions.finding import finding_id
 from custom_actions.headline import (
     NOTICE,
     SUBJECT,
@@ -20,9 +20,9 @@ from custom_actions.headline import (
     release_headline,
     remediation_headline,
 )
-from custom_actions.record import GUARDED, NOTIFIED, notified_key
-from custom_actions.response import OUTCOMES, ResponseAction, register, retry, tags_of
-from custom_actions.sessions import ROLE
+from custom_actions.record import GUARDED, NOTIFIED, ROLE, notified_key, tags_of
+from custom_actions.registry import register
+from custom_actions.response import OUTCOMES, ResponseAction
 
 
 def digest(outcomes):
@@ -121,11 +121,6 @@ class NotifyOnce(ResponseAction, Notify):
             self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
 
-    def is_untouchable(self, outcomes):
-        """Whether nothing may be written: a dry run, or an instance that is exempt or gone."""
-        decisive = [o for o in outcomes if "isolated" in o] or outcomes
-        return all(o["status"] in ("exempt", "skipped", "planned") for o in decisive)
-
     def notice(self, resource, detail, outcomes):
         """What the subject and the template say first; `detail` is the event's."""
         resource_id = resource[self.manager.resource_type.id]
@@ -141,8 +136,7 @@ class NotifyOnce(ResponseAction, Notify):
 
     def remember(self, resource, event, current):
         """Keep the digest of what SNS has just accepted."""
-        retry(
-            self.client().create_tags,
+        self.client().create_tags(
             Resources=[resource[self.manager.resource_type.id]],
             Tags=[{"Key": self.key(event), "Value": current}],
         )
@@ -223,7 +217,7 @@ class NotifyOnceOfRole(NotifyOnce):
         return account.get(ROLE)
 
     def tag(self, role, tags):
-        retry(self.client("iam").tag_role, RoleName=role["RoleName"], Tags=tags)
+        self.client("iam").tag_role(RoleName=role["RoleName"], Tags=tags)
 
 
 class NotifyOnceOfUser(NotifyOnceOfRole):
@@ -264,7 +258,7 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
         return user
 
     def tag(self, user, tags):
-        retry(self.client("iam").tag_user, UserName=user["UserName"], Tags=tags)
+        self.client("iam").tag_user(UserName=user["UserName"], Tags=tags)
 
 
 class NotifyRelease(NotifyOnce):
@@ -306,7 +300,7 @@ class NotifyRelease(NotifyOnce):
     permissions = ("sns:Publish", "iam:ListAccountAliases", "sts:GetCallerIdentity")
 
     def respond(self, instance, event):
-        who = retry(self.client("sts").get_caller_identity)["Arn"]
+        who = self.client("sts").get_caller_identity()["Arn"]
         notice = {
             "headline": release_headline(instance["InstanceId"], who, instance[OUTCOMES]),
             "who": who,

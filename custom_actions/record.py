@@ -1,37 +1,163 @@
-"""The way back: the original groups of each interface and the state of the instance, in EC2 tags.
+"""The record of a response: every tag that this pack writes, and how words get into tags and out.
 
-On an interface: `forensic:original-groups:<interface id>` with the group ids, a blank between two;
-what does not fit into one tag goes on under the same key with `:2`, `:3` behind it. On the
-instance: `forensic:state`, `forensic:finding`, `forensic:isolated-at`, `forensic:notified` (the
-outcome that was mailed last, see custom_actions/notify.py), `forensic:role-policy` (the inline
-policies put on its role, see custom_actions/sessions.py), and what each other step records.
+Tags travel with the resource and need no database. Whoever may tag the resource can write them
+too: what they say is checked against AWS before it is acted on.
 
-Limits: a tag value holds 256 characters, a resource 50 tags.
+Limits: a tag value holds 256 characters, a resource 50 tags. What does not fit into one tag goes
+on under the same key with `:2`, `:3` behind it.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html
 """
 
 import re
 import textwrap
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from custom_actions.response import tags_of
-
-ORIGINAL_GROUPS = "forensic:original-groups:"
 STATE = "forensic:state"
 FINDING = "forensic:finding"
 ISOLATED_AT = "forensic:isolated-at"
+EXEMPT = "forensic:exempt"
+ORIGINAL_GROUPS = "forensic:original-groups:"
+NOT_CUT = "forensic:connections-not-cut"
+DENY = "forensic:deny:"
+SETTINGS = "forensic:settings"
+SNAPSHOTS = "forensic:snapshots"
+INSTANCE = "forensic:instance"
+AUTO_SCALING_GROUP = "forensic:auto-scaling-group"
+LOAD_BALANCERS = "forensic:load-balancers"
+ROLE_POLICY = "forensic:role-policy"
+DEACTIVATED_KEYS = "forensic:deactivated-keys"
 NOTIFIED = "forensic:notified"
 GUARDED = "forensic:notified-guard"
-ROLE_POLICY = "forensic:role-policy"
-DEACTIVATED_KEYS = "forensic:deactivated-keys"  # on an IAM user, see custom_actions/access_key.py
-INSTANCE_KEYS = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED)
+GROUP = "forensic:group"
+
+
+class Key(NamedTuple):
+    """A tag: what it means, on which resource, who writes it and who takes it off.
+
+    A key that ends in a colon is followed by what it is about: an id or a network.
+    """
+
+    on: str
+    means: str
+    written_by: str
+    taken_off_by: str
+
+
+KEYS = {
+    STATE: Key(
+        "instance",
+        "isolated (only after the read-back), incomplete, or releasing",
+        "isolate-instance, release-instance",
+        "release-instance",
+    ),
+    FINDING: Key(
+        "instance, snapshot",
+        "id of the finding that began the incident",
+        "isolate-instance, preserve-evidence",
+        "release-instance; stays on snapshots",
+    ),
+    ISOLATED_AT: Key(
+        "instance, snapshot",
+        "when the incident began",
+        "isolate-instance, preserve-evidence",
+        "release-instance; stays on snapshots",
+    ),
+    EXEMPT: Key("instance", "the pack leaves the instance alone", "a person", "a person"),
+    ORIGINAL_GROUPS: Key(
+        "network interface",
+        "<interface id>: ids of the security groups that the interface had",
+        "isolate-instance",
+        "release-instance",
+    ),
+    NOT_CUT: Key(
+        "instance",
+        "interfaces that were isolated without the transition that was asked for",
+        "isolate-instance",
+        "isolate-instance, release-instance",
+    ),
+    DENY: Key(
+        "instance, network ACL",
+        "<network>: on an instance the ACLs on which it needs the deny, on an ACL the rules that "
+        "were made for it",
+        "block-remote-address",
+        "unblock-remote-address",
+    ),
+    SETTINGS: Key(
+        "instance",
+        "settings that were changed, with the value that they had",
+        "preserve-evidence",
+        "restore-settings",
+    ),
+    SNAPSHOTS: Key(
+        "instance",
+        "time of the incident and ids of its snapshots",
+        "preserve-evidence",
+        "restore-settings",
+    ),
+    INSTANCE: Key("snapshot", "id of the instance", "preserve-evidence", "nobody"),
+    AUTO_SCALING_GROUP: Key(
+        "instance",
+        "name of the Auto Scaling group that it was in",
+        "leave-service",
+        "return-to-service",
+    ),
+    LOAD_BALANCERS: Key(
+        "instance",
+        "what it was registered in",
+        "leave-service",
+        "return-to-service",
+    ),
+    ROLE_POLICY: Key(
+        "instance",
+        "inline policies that were put on its role, as <role>/<policy>",
+        "revoke-role-sessions",
+        "restore-role-sessions",
+    ),
+    DEACTIVATED_KEYS: Key(
+        "IAM user",
+        "access keys that were active before",
+        "deactivate-access-key",
+        "reactivate-access-key",
+    ),
+    NOTIFIED: Key(
+        "instance, role, user",
+        "the outcome that was mailed last; on a role or user with :<finding id> behind it, since "
+        "they can be in several incidents at once",
+        "notify-once",
+        "release-instance, restore-role-sessions, reactivate-access-key",
+    ),
+    GUARDED: Key(
+        "instance",
+        "the same, of a guard's mail",
+        "notify-once",
+        "release-instance",
+    ),
+    GROUP: Key(
+        "security group",
+        "true: the forensic group; transition: the group that isolate-instance goes through when "
+        "it is to cut connections",
+        "isolate-instance, or a person",
+        "nobody",
+    ),
+}
 
 ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
 
+# Where isolate-instance leaves the incident for the steps behind it.
+INCIDENT = "c7n:incident"
 
-def notified_key(finding_id):
-    """The key of the mark on a role or user, which may be in several incidents at once."""
-    return f"{NOTIFIED}:{finding_id}"
+# Where revoke-role-sessions leaves the role of a credential finding for the mark of the mail, once
+# it is known to be the right one.
+ROLE = "c7n:role"
+
+# What a release takes off the instance itself.
+OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED, NOT_CUT)
+
+
+def tags_of(resource, key="Tags"):
+    """A resource's tags as a dictionary; EC2 calls the list `Tags`, on interfaces `TagSet`."""
+    return {tag["Key"]: tag["Value"] for tag in resource.get(key) or ()}
 
 
 def as_tags(key, words):
@@ -59,6 +185,23 @@ def tag_keys(tags, key):
     return keys
 
 
+def find(client, keys):
+    """The instances of the region that have any of these keys: {instance id: {key: value}}.
+
+    client: of EC2. IAM: ec2:DescribeTags.
+    """
+    pages = client.get_paginator("describe_tags").paginate(
+        Filters=[
+            {"Name": "resource-type", "Values": ["instance"]},
+            {"Name": "key", "Values": [k for key in keys for k in (key, f"{key}:2")]},
+        ]
+    )
+    found = {}
+    for tag in (tag for page in pages for tag in page["Tags"]):
+        found.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
+    return found
+
+
 def original_groups_tags(interface_id, group_ids):
     """The tags that record an interface's groups; 16 of them, the most EC2 allows, need two."""
     return as_tags(ORIGINAL_GROUPS + interface_id, group_ids)
@@ -76,16 +219,34 @@ def record_keys(interface):
     return [key for key in tags_of(interface, "TagSet") if key.startswith(ORIGINAL_GROUPS)]
 
 
-def state_tags(state):
-    """The instance's state: ISOLATED only after the read-back, else INCOMPLETE, or RELEASING."""
-    return [{"Key": STATE, "Value": state}]
+def notified_key(finding_id):
+    """The key of the mark on a role or user, which may be in several incidents at once."""
+    return f"{NOTIFIED}:{finding_id}"
 
 
-def incident_tags(event):
-    """The finding that began the incident, and when."""
+def incident(resource, tags, event):
+    """The incident that an instance is in: {FINDING: its first finding, ISOLATED_AT: its begin}.
+
+    From what `isolate-instance` left on Custodian's dictionary of the instance, since EC2 may not
+    show its tags yet; else from the tags; else one incident a finding, which began "unknown".
+    """
+    known = resource.get(INCIDENT) or {}
+    return {
+        FINDING: known.get(FINDING) or tags.get(FINDING) or finding_tag(event),
+        ISOLATED_AT: known.get(ISOLATED_AT) or tags.get(ISOLATED_AT, "unknown"),
+    }
+
+
+def begin_incident(resource, tags, event):
+    """The same, of an instance whose isolation this is; it begins now unless the tags know it."""
+    resource[INCIDENT] = {
+        FINDING: tags.get(FINDING) or finding_tag(event),
+        ISOLATED_AT: tags.get(ISOLATED_AT) or datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return resource[INCIDENT]
+
+
+def finding_tag(event):
+    """The id of the finding, fit for a tag: a real one is 32 hexadecimal digits."""
     finding = str(((event or {}).get("detail") or {}).get("id") or "unknown")
-    return [
-        # the id of a real finding is 32 hexadecimal digits; anything else could be refused by EC2
-        {"Key": FINDING, "Value": re.sub(r"[^\w-]", "", finding)[:256]},
-        {"Key": ISOLATED_AT, "Value": datetime.now(UTC).isoformat(timespec="seconds")},
-    ]
+    return re.sub(r"[^\w-]", "", finding)[:256]

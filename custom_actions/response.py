@@ -1,34 +1,37 @@
-"""The response framework: what a step reports, and how a failed step becomes a failed policy."""
+"""The engine of the response: what a step reports, and the one way in which a step does its work.
 
-from botocore.exceptions import ClientError
+A step says how to look and which changes it wants; a revert takes its changes from the record.
+Everything else stands here, once: the looks and their delays, dry run, recording before acting,
+errors that stop nothing else, the read-back, and what is reported.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from botocore.exceptions import BotoCoreError
 from c7n.actions import EventAction
-from c7n.exceptions import PolicyExecutionError
-from c7n.manager import resources
-from c7n.utils import get_retry, local_session, type_schema
+from c7n.exceptions import ClientError, PolicyExecutionError
+from c7n.utils import type_schema
+
+from custom_actions import record
+from custom_actions.clients import client
+from custom_actions.registry import register
 
 OUTCOMES = "c7n:response"
 
-# Custodian's own retry (c7n.query.QueryResourceManager.retry) knows the throttling codes but not
-# EC2's 5xx codes, which botocore tries only twice more.
-# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
-retry = get_retry(
-    (
-        "EC2ThrottledException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "Throttling",
-        "ThrottlingException",
-        "InternalError",
-        "InternalFailure",
-        "ServiceUnavailable",
-        "Unavailable",
-    ),
-    max_attempts=6,
-)
+# What AWS, or the network, may answer to one call. Anything else that a step raises is a bug of
+# this pack, which fails the step under its own name.
+REFUSED = (ClientError, BotoCoreError, PolicyExecutionError)
+
+# Seconds before each look. The first is the look before anything is changed; the others read back,
+# because what AWS describes is eventually consistent.
+DELAYS = (0, 0, 0.2, 0.5, 1, 2)
 
 
 class ResponseAction(EventAction):
-    """One step of a response: does it to each resource and leaves an outcome there.
+    """An action that leaves an outcome on each resource.
 
     A subclass implements `respond(resource, event)`, which returns an outcome made by
     `self.outcome(...)` or raises. Whatever it raises becomes a failed outcome, so that the next
@@ -96,16 +99,336 @@ class ResponseAction(EventAction):
         return self.manager.config.dryrun is True
 
     def client(self, service="ec2"):
-        """A client of the policy's account and region, made once for each session.
+        """A client of the policy's account and region, see custom_actions/clients.py."""
+        return client(self.manager.session_factory, service)
 
-        Making one costs as much as several calls. Custodian keeps a session for 45 minutes, and
-        makes a new one when it assumes another role.
+
+class NothingToDo(Exception):
+    """Raised by a look: why there is nothing to change, as the outcome's detail and status."""
+
+    def __init__(self, detail, status="unchanged", facts=(), **more):
+        super().__init__(detail)
+        self.detail, self.status, self.facts, self.more = detail, status, facts, more
+
+
+class LookAgain(Exception):
+    """Raised by a change that somebody else was faster with: the next look decides."""
+
+
+class NotReadBack(PolicyExecutionError):
+    """A change was accepted, and AWS goes on showing something else."""
+
+
+@dataclass
+class Change:
+    """One thing that a step wants, as a look shows it.
+
+    name: what errors call it. The same name in the next look is the same change.
+    holds: whether it is so already.
+    make: makes it so; raises what AWS answers.
+    words: what is recorded before it is made, under the tag `key` (custom_actions/record.py); none
+    for what a person has made so.
+    error: why it cannot be had; a step sets it where there is nothing to make.
+    lost: the error is one that no further try mends, so that a revert's record need not stay.
+    flaws: {code: text} of what is wrong with it although it holds.
+    fact, end: its name and the word for "it holds" among the outcome's facts.
+    unseen: the error when it was made and AWS goes on showing something else.
+    item: whatever the step itself needs to know about it later.
+    """
+
+    name: str
+    holds: bool = False
+    make: Callable[[], None] | None = None
+    words: tuple = ()
+    key: str | None = None
+    error: Exception | None = None
+    lost: bool = False
+    flaws: dict = field(default_factory=dict)
+    fact: str | None = None
+    end: str = "done"
+    unseen: Exception = PolicyExecutionError("EC2 does not show it yet, it may come later")
+    item: object = None
+    tried: bool = False
+
+    def after(self, earlier):
+        """This look at the change, with what the looks before have left of it."""
+        if earlier is not None:
+            self.tried = earlier.tried
+            self.error = self.error or earlier.error
+        if self.holds:
+            self.error = None  # its answer was lost, or somebody else made it so
+        return self
+
+    @property
+    def is_fresh(self):
+        return not (self.holds or self.tried or self.error)
+
+    @property
+    def is_settled(self):
+        return bool(self.holds or self.error)
+
+    @property
+    def problem(self):
+        """What is wrong with it, on one line, or None."""
+        texts = [describe(self.error)] if self.error else []
+        return "; ".join([*texts, *self.flaws.values()]) or None
+
+    @property
+    def ending(self):
+        """What became of it, in a word that two equal outcomes share."""
+        return error_code(self.error) if self.error else next(iter(self.flaws), self.end)
+
+
+class Run:
+    """One resource on its way through one step.
+
+    begun: when this run did. view: what the last look returned. tags: the resource's own, if the
+    look has read them. changes: as the last look shows them. made: whether this run made one.
+    errors: {part: error} of what failed beside the changes; unread: of what could not be read.
+    recorded: what this run has put on record, or tried to. memory: what the step keeps of a look.
+    """
+
+    def __init__(self, resource, event):
+        self.resource = resource
+        self.event = event
+        self.begun = datetime.now(UTC)
+        self.view = None
+        self.tags = {}
+        self.changes = []
+        self.made = False
+        self.errors = {}
+        self.unread = {}
+        self.recorded = set()
+        self.memory = {}
+
+    def read(self, part, call, *args, default=None, **request):
+        """The answer of a call of a look; the default, with the error kept, when it is refused.
+
+        The error stays until the same part is read.
         """
-        session = local_session(self.manager.session_factory)
-        clients = session.__dict__.setdefault("response_clients", {})
-        if service not in clients:
-            clients[service] = session.client(service)
-        return clients[service]
+        try:
+            answer = call(*args, **request)
+        except REFUSED as error:
+            self.unread[part] = error
+            return default
+        self.unread.pop(part, None)
+        return answer
+
+    def attempt(self, part, call, *args, **request):
+        """Do a call beside the changes; whether it was taken. The error is kept."""
+        try:
+            call(*args, **request)
+        except REFUSED as error:
+            self.errors[part] = error
+            return False
+        return True
+
+    def see(self, changes):
+        """Take over what a look brought. What it does not bring any more is nobody's wish now."""
+        earlier = {change.name: change for change in self.changes}
+        self.changes = [change.after(earlier.get(change.name)) for change in changes]
+
+    @property
+    def fresh(self):
+        return [change for change in self.changes if change.is_fresh]
+
+    @property
+    def holding(self):
+        return [change for change in self.changes if change.holds]
+
+    @property
+    def problems(self):
+        """Everything that failed: {name of the change or part: text}."""
+        found = {change.name: change.problem for change in self.changes if change.problem}
+        beside = {part: describe(error) for part, error in (self.errors | self.unread).items()}
+        return found | beside
+
+
+class Step(ResponseAction):
+    """One response step, by looks and changes.
+
+    A subclass says what it is about; all methods take the `Run`:
+
+    - `look` reads, changes nothing, and returns the view (anything the step likes), or raises
+      `NothingToDo`. It sets `run.tags` when changes have words. The view before is `run.view`.
+    - `changes` lists what the step wants, given the view. It calls nothing.
+    - `plan` and `tell` say in a sentence what would be done, and what is so now.
+    - `more` adds keys to the outcome; `nothing` are the same keys where nothing was looked at.
+    - `conclude`, for what comes after the last look.
+
+    The engine looks, records the words of the changes, makes those that are fresh, keeps the error
+    of each, and looks again, until all hold or have failed. What appears between two looks is a
+    fresh change of the next one. A change that was refused is not tried again: that is for the
+    next run, by Lambda or a person.
+    """
+
+    nothing = {}
+
+    def look(self, run):
+        raise NotImplementedError
+
+    def changes(self, run):
+        raise NotImplementedError
+
+    def plan(self, run):
+        raise NotImplementedError
+
+    def tell(self, run):
+        raise NotImplementedError
+
+    def more(self, run):
+        return {}
+
+    def conclude(self, run):
+        """Do what comes after the last look, such as writing the state."""
+
+    def respond(self, resource, event):
+        run = Run(resource, event)
+        try:
+            self.go(run)
+        except NothingToDo as reason:
+            return self.outcome(
+                reason.status, reason.detail, facts=reason.facts, **(self.nothing | reason.more)
+            )
+        if self.dryrun and self.is_wanting(run):
+            return self.outcome("planned", self.plan(run), **self.more(run))
+        if not self.dryrun:
+            self.conclude(run)
+        return self.report(run)
+
+    def is_wanting(self, run):
+        """Whether a dry run has anything to announce."""
+        return not all(change.holds for change in run.changes)
+
+    def go(self, run):
+        """Look and make, until nothing is left to do; in a dry run look once."""
+        lost = None
+        for number, delay in enumerate(DELAYS, 1):
+            time.sleep(delay)
+            try:
+                run.view = self.look(run)
+            except REFUSED as error:
+                if run.view is None:
+                    raise
+                lost = error  # what was made is kept; perhaps the next look is answered
+                continue
+            lost = None
+            run.see(self.changes(run))
+            if self.dryrun:
+                return
+            self.record(run)
+            fresh = run.fresh if number < len(DELAYS) else ()
+            for change in fresh:
+                self.make(run, change)
+            if not fresh and all(change.is_settled for change in run.changes):
+                break
+        for change in run.changes:
+            if not change.is_settled:
+                change.error = lost or change.unseen
+
+    def make(self, run, change):
+        try:
+            change.make()
+            run.made = True
+        except LookAgain:
+            return
+        except REFUSED as error:
+            change.error = error
+        except Exception as error:  # noqa: BLE001 - a bug at one change must not stop the others
+            self.log.exception("policy:%s %s %s", self.policy_name, self.type, change.name)
+            change.error = error
+        change.tried = True
+
+    def record(self, run):
+        """Add to the record the words of all changes that it does not have; it never loses one.
+
+        What cannot be recorded is done all the same: the mail and the log are then the record.
+        """
+        wanted = {}
+        for change in run.changes:
+            if not change.error:
+                wanted.setdefault(change.key, []).extend(change.words)
+        tags, new = [], []
+        for key, words in wanted.items():
+            present = record.from_tags(run.tags, key) or []
+            missing = [w for w in words if w not in present and (key, w) not in run.recorded]
+            if missing:
+                tags += record.as_tags(key, present + missing)
+                new += missing
+                run.recorded |= {(key, word) for word in missing}
+        if tags and not run.attempt(f"the record ({' '.join(new)})", self.tag, run, tags):
+            self.log.error("not recorded on %s: %s", self.name(run), " ".join(new))
+
+    def tag(self, run, tags):
+        """Write tags on the resource that carries the record."""
+        self.client().create_tags(Resources=[self.name(run)], Tags=tags)
+
+    def untag(self, run, keys):
+        """Remove tags from the resource that carries the record."""
+        self.client().delete_tags(
+            Resources=[self.name(run)], Tags=[{"Key": key} for key in sorted(keys)]
+        )
+
+    def name(self, run):
+        """The id of the resource."""
+        return run.resource[self.manager.resource_type.id]
+
+    def status(self, run):
+        return "done" if run.made else "unchanged"
+
+    def facts(self, run):
+        """What makes two outcomes the same."""
+        facts = [f"{change.fact or change.name}:{change.ending}" for change in run.changes]
+        beside = (run.errors | run.unread).items()
+        return facts + [f"{part.partition(' (')[0]}:{error_code(error)}" for part, error in beside]
+
+    def report(self, run):
+        problems = run.problems
+        return self.outcome(
+            "failed" if problems else self.status(run),
+            self.tell(run),
+            error="; ".join(f"{part}: {text}" for part, text in problems.items()) or None,
+            facts=self.facts(run),
+            **self.more(run),
+        )
+
+
+class Revert(Step):
+    """The way back of a step: its changes come from the record, which goes when all hold.
+
+    `keys` are the tags that hold the record; without any of them there is nothing to revert. A
+    change that is `lost` is told and does not keep the record, because no further run can mend it.
+    """
+
+    keys = ()
+
+    def recorded(self, run):
+        """The words of each recorded key; raises `NothingToDo` when nothing is recorded."""
+        found = {key: record.from_tags(run.tags, key) for key in self.keys}
+        if all(words is None for words in found.values()):
+            raise NothingToDo(f"Nothing to revert: {self.unrecorded}")
+        return {key: words or [] for key, words in found.items()}
+
+    unrecorded = "nothing is recorded."
+
+    def is_wanting(self, run):
+        return True  # the record would go at least
+
+    def status(self, run):
+        return "done"
+
+    def conclude(self, run):
+        if self.is_over(run):
+            # attempt, because what was put back is put back whether or not the record goes
+            run.attempt("the record", self.forget, run)
+
+    def is_over(self, run):
+        """Whether nothing is left that another run could put back."""
+        return not (run.errors or run.unread) and all(c.holds or c.lost for c in run.changes)
+
+    def forget(self, run):
+        """Remove the record."""
+        self.untag(run, {k for key in self.keys for k in record.tag_keys(run.tags, key)})
 
 
 def error_code(error):
@@ -121,25 +444,14 @@ def describe(error):
     return " ".join(f"{error_code(error)}: {message}".split())
 
 
-def tags_of(resource, key="Tags"):
-    """A resource's tags as a dictionary; EC2 calls the list `Tags`, on interfaces `TagSet`."""
-    return {tag["Key"]: tag["Value"] for tag in resource.get(key) or ()}
-
-
-def register(name, action, *resource_types):
-    """Register an action by its name in policies, with these resources or with all of AWS.
-
-    It works for resources that Custodian loads later, too (as c7n.actions.notify does): importing
-    them here would cost every cold start.
-    """
-
-    def add(registry, resource_class):
-        if not resource_types or resource_class.type in resource_types:
-            resource_class.action_registry.register(name, action)
-
-    for resource_class in resources.values():
-        add(resources, resource_class)
-    resources.subscribe(add)
+def ignoring(code, call, **request):
+    """Do a call; None when AWS answers that it is so already, by this error code."""
+    try:
+        return call(**request)
+    except ClientError as error:
+        if error_code(error) != code:
+            raise
+        return None
 
 
 class FailUnlessComplete(EventAction):

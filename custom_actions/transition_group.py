@@ -3,10 +3,14 @@
 See `cut-tracked-connections` of `isolate-instance` for what it is good for and what it costs.
 """
 
-from c7n.exceptions import ClientError, PolicyExecutionError
+import logging
+
+from c7n.exceptions import PolicyExecutionError
 
 from custom_actions import forensic_group
-from custom_actions.response import retry
+from custom_actions.response import REFUSED, describe, ignoring
+
+log = logging.getLogger("custodian.actions.isolate")
 
 # Reserved: a group of this name is never recorded as an original group of an interface.
 NAME = "ForensicTransitionGroup"
@@ -34,7 +38,7 @@ def transition_groups(client, vpc_ids):
     groups, errors = {}, {}
     try:
         found = forensic_group.find_forensic_groups(client, NAME, vpc_ids)
-    except ClientError as error:
+    except REFUSED as error:
         return groups, dict.fromkeys(vpc_ids, error)
     for vpc_id in vpc_ids:
         try:
@@ -42,9 +46,9 @@ def transition_groups(client, vpc_ids):
                 group_id = forensic_group.create_forensic_group(
                     client, NAME, vpc_id, mark=MARK, description="Allows everything: never attach"
                 )
-                found[vpc_id] = _describe(client, group_id)
+                found[vpc_id] = forensic_group.describe_group(client, group_id)
             groups[vpc_id] = _opened(client, found[vpc_id])
-        except (ClientError, PolicyExecutionError) as error:
+        except REFUSED as error:
             errors[vpc_id] = error
     return groups, errors
 
@@ -64,13 +68,8 @@ def _opened(client, group):
             "IpPermissions": client.authorize_security_group_ingress,
             "IpPermissionsEgress": client.authorize_security_group_egress,
         }[direction]
-        retry(
-            authorize,
-            GroupId=group_id,
-            IpPermissions=[rule],
-            ignore_err_codes=("InvalidPermission.Duplicate",),
-        )
-    if missing := missing_rules(_describe(client, group_id)):
+        ignoring("InvalidPermission.Duplicate", authorize, GroupId=group_id, IpPermissions=[rule])
+    if missing := missing_rules(forensic_group.describe_group(client, group_id)):
         raise PolicyExecutionError(f"{NAME} {group_id} does not allow everything: {missing}")
     return group_id
 
@@ -92,7 +91,77 @@ def _cidr(item):
     return item.get("CidrIp") or item.get("CidrIpv6")
 
 
-def _describe(client, group_id):
-    return forensic_group.when_visible(retry, client.describe_security_groups, GroupIds=[group_id])[
-        "SecurityGroups"
-    ][0]
+class Transition:
+    """Brings interfaces through the transition group of their VPC into the forensic group.
+
+    not_cut: {interface id: why it did not go through}, now or, by the record, in an earlier run.
+    """
+
+    def __init__(self, client, not_cut=()):
+        self.client = client
+        self.not_cut = dict.fromkeys(
+            not_cut, PolicyExecutionError("it was isolated without the transition group")
+        )
+        self.groups = {}  # VPC id: id of its transition group
+        self.errors = {}  # VPC id: why there is none
+
+    def find(self, interfaces):
+        """Find or make the group where there is an interface to bring through it."""
+        vpc_ids = {i["VpcId"] for i in interfaces if not holds_transition_group(i)}
+        vpc_ids -= {*self.groups, *self.errors}
+        if vpc_ids:
+            found, errors = transition_groups(self.client, vpc_ids)
+            self.groups |= found
+            self.errors |= errors
+
+    def bring_through(self, interface, set_groups, forensic, before):
+        """Put an interface into the transition group, then into the group `forensic`.
+
+        set_groups(interface, group ids): changes an interface. before: the groups that it had.
+        """
+        opened = self.open(interface, set_groups)
+        try:
+            set_groups(interface, [forensic])
+        except REFUSED as cause:
+            if not opened:
+                raise
+            self.close(interface, set_groups, forensic, before, cause)
+
+    def open(self, interface, set_groups):
+        """Put an interface into the transition group; whether it may be in there afterwards."""
+        if holds_transition_group(interface):
+            return True
+        interface_id, vpc_id = interface["NetworkInterfaceId"], interface["VpcId"]
+        if vpc_id in self.errors:
+            self.not_cut[interface_id] = self.errors[vpc_id]
+            return False
+        try:
+            set_groups(interface, [self.groups[vpc_id]])
+            self.not_cut.pop(interface_id, None)
+        except REFUSED as error:
+            self.not_cut[interface_id] = error
+        return True  # also after an error: the answer may have been lost, not the change
+
+    def close(self, interface, set_groups, forensic, before, cause):
+        """Take an interface out of the transition group when the swap after it failed.
+
+        The forensic group once more, or else the groups that it had: those are open to somebody,
+        the transition group is open to all.
+        """
+        if not holds_transition_group(interface):
+            before = [group["GroupId"] for group in interface["Groups"]]
+        for groups in filter(None, ([forensic], list(before))):
+            try:
+                set_groups(interface, groups)
+            except REFUSED as error:
+                log.error("%s is still open: %s", interface["NetworkInterfaceId"], describe(error))
+                continue
+            if groups == [forensic]:
+                return
+            raise PolicyExecutionError(
+                f"{describe(cause)}; it has the groups again that it had"
+            ) from cause
+        raise PolicyExecutionError(
+            f"{describe(cause)}; it may be left in {NAME}, which allows EVERYTHING: "
+            "give it another group now"
+        ) from cause

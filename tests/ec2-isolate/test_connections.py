@@ -5,7 +5,9 @@ import json
 
 import pytest
 
-import custom_actions.connections as connections
+from custom_actions.finding import remote_addresses
+from custom_actions.response import DELAYS
+from custom_actions.steps.block_address import BlockRemoteAddress, UnblockRemoteAddress
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
@@ -572,7 +574,7 @@ def test_what_the_last_try_made_is_read_back_too(scene, block):
     """Its number is taken again and again; what it makes at last is removed by somebody."""
     instance = scene.instance()
     acl = acl_of(scene)["NetworkAclId"]
-    looks = len(connections.LOOKS)
+    looks = len(DELAYS) - 1  # the last look makes nothing any more
     scene.cloud.fail("CreateNetworkAclEntry", "NetworkAclEntryAlreadyExists", times=2 * (looks - 1))
 
     def remove(call):
@@ -760,7 +762,7 @@ def test_the_function_makes_the_calls_that_it_names_and_no_other(scene, block):
     block(scene.instance())
 
     made = {f"{c.service}:{c.operation}" for c in scene.cloud.call_log.by(FUNCTION)}
-    named = set(connections.BlockRemoteAddress.permissions)
+    named = set(BlockRemoteAddress.permissions)
     assert made - {"sts:AssumeRole"} == named | {"ec2:DescribeInstances"}
 
 
@@ -773,7 +775,7 @@ def test_the_revert_makes_the_calls_that_it_names_and_no_other(scene, block, unb
 
     custodian = {"ec2:DescribeInstances", "iam:ListAccountAliases", "sts:GetCallerIdentity"}
     made = {f"{c.service}:{c.operation}" for c in scene.cloud.calls}
-    named = set(connections.UnblockRemoteAddress.permissions)
+    named = set(UnblockRemoteAddress.permissions)
     assert named <= made and made - custodian == named
 
 
@@ -796,9 +798,9 @@ def test_addresses_are_found_in_every_action():
     event = {"detail": {"service": {"action": action}}}
     untouched = copy.deepcopy(event)
 
-    assert connections.remote_addresses(event) == [
+    assert remote_addresses(event) == [
         *("203.0.113.1", "203.0.113.2", "2001:db8::3", "203.0.113.4")
     ]
     assert event == untouched
-    assert connections.remote_addresses(None) == []
-    assert connections.remote_addresses(json.loads('{"detail": null}')) == []
+    assert remote_addresses(None) == []
+    assert remote_addresses(json.loads('{"detail": null}')) == []

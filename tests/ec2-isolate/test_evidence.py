@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from custom_actions.evidence import PreserveEvidence, RestoreSettings
-from custom_actions.isolate import IsolateInstance
+from custom_actions.steps.evidence import PreserveEvidence, RestoreSettings
+from custom_actions.steps.isolate import IsolateInstance
 from simulation import deploy
 from simulation.calls import ApiError
 
@@ -318,7 +318,7 @@ def test_the_record_of_a_run_that_died_is_used(bench):
 def test_snapshots_that_describe_does_not_show_yet_are_not_made_twice(bench):
     instance = bench.instance()
     event = bench.scene.finding(instance)
-    bench.cloud.fail("DescribeSnapshots", "UnauthorizedOperation", skip=1)
+    bench.cloud.fail("DescribeSnapshots", "UnauthorizedOperation", skip=1, times=6)
 
     assert "UnauthorizedOperation" in error(bench.run("evidence", event))
     assert "forensic:snapshots" in bench.scene.tags(instance)
@@ -428,18 +428,42 @@ def test_one_volume_that_is_refused_does_not_keep_the_others(bench):
     assert [v for v, delete in bench.volumes(instance).items() if delete] == [second]
 
 
-def test_a_setting_that_cannot_be_read_is_set_all_the_same(bench):
+def test_a_setting_that_cannot_be_read_once_is_recorded_and_set_all_the_same(bench):
     instance = bench.instance()
+    before = bench.settings(instance)
+    event = bench.scene.finding(instance)
     bench.cloud.fail(
         "DescribeInstanceAttribute",
         "UnauthorizedOperation",
         when=lambda call: call.parameters["Attribute"] == "disableApiStop",
     )
 
-    failed = bench.run("evidence", bench.scene.finding(instance))
+    assert bench.outcome("evidence", event)["status"] == "done"
+
+    assert bench.settings(instance) == KEPT
+    bench.outcome("evidence-back", event)
+    assert bench.settings(instance) == before
+
+
+def test_a_setting_that_cannot_be_read_is_named_and_not_changed_without_a_record(bench):
+    instance = bench.instance()
+    before = bench.settings(instance)
+    event = bench.scene.finding(instance)
+    bench.cloud.fail(
+        "DescribeInstanceAttribute",
+        "UnauthorizedOperation",
+        times=None,
+        when=lambda call: (
+            call.parameters["Attribute"] == "disableApiStop" and call.caller == "custodian-evidence"
+        ),
+    )
+
+    failed = bench.run("evidence", event)
 
     assert "stop protection: UnauthorizedOperation" in error(failed)
-    assert bench.settings(instance) == KEPT
+    assert bench.settings(instance) == (True, False, "stop")
+    bench.outcome("evidence-back", event)
+    assert bench.settings(instance) == before
 
 
 def test_a_record_that_is_refused_is_told_and_all_is_protected(bench):

@@ -5,8 +5,13 @@ import itertools
 import pytest
 import yaml
 
-from custom_actions.isolate import IsolateInstance
-from custom_actions.service import LeaveService, ReturnToService, group_tags, recorded_group
+from custom_actions.steps.isolate import IsolateInstance
+from custom_actions.steps.leave_service import (
+    LeaveService,
+    ReturnToService,
+    group_tags,
+    recorded_group,
+)
 from simulation import deploy
 from simulation.calls import ApiError
 from simulation.load_balancing import put_into

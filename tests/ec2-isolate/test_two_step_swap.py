@@ -2,7 +2,7 @@
 
 import pytest
 
-import custom_actions.isolate as isolate
+import custom_actions.steps.isolate as isolate
 from simulation import deploy
 from simulation.calls import ApiError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from custom_actions.sessions import RestoreFindingSessions
+from custom_actions.steps.sessions import RestoreFindingSessions
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"

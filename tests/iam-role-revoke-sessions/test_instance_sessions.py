@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from custom_actions.sessions import RestoreInstanceSessions, RevokeInstanceSessions
+from custom_actions.steps.sessions import RestoreInstanceSessions, RevokeInstanceSessions
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"

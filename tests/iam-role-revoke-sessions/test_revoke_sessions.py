@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from custom_actions.notify import NotifyOnceOfRole
-from custom_actions.sessions import RevokeFindingSessions
+from custom_actions.steps.sessions import RevokeFindingSessions
 from simulation import deploy
 from simulation.finding import read_finding
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from custom_actions.access_key import DeactivateAccessKey
 from custom_actions.notify import NotifyOnceOfUser
+from custom_actions.steps.access_key import DeactivateAccessKey
 from simulation import deploy
 from simulation.finding import read_finding
 

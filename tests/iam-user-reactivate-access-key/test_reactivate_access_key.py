@@ -2,7 +2,7 @@
 
 import pytest
 
-from custom_actions.access_key import ReactivateAccessKey
+from custom_actions.steps.access_key import ReactivateAccessKey
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"

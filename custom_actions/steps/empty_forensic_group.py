@@ -1,12 +1,15 @@
 """Keeps the forensic group without rules; `isolate-instance` keeps instances in it."""
 
+from functools import partial
+
 from c7n.utils import type_schema
 
-from custom_actions.forensic_group import empty_forensic_group, is_empty
-from custom_actions.response import ResponseAction, register
+from custom_actions.forensic_group import describe_group, empty_forensic_group, is_empty
+from custom_actions.registry import register
+from custom_actions.response import Change, Step
 
 
-class EmptyForensicGroup(ResponseAction):
+class EmptyForensicGroup(Step):
     """Revokes every rule of a security group, both directions, and verifies that none is left.
 
     :example:
@@ -44,14 +47,26 @@ class EmptyForensicGroup(ResponseAction):
         "ec2:RevokeSecurityGroupEgress",
     )
 
-    def respond(self, group, event):
-        group_id = group["GroupId"]
-        if is_empty(group):
-            return self.outcome("unchanged", f"{group_id} has no rule.", facts=[group_id])
-        if self.dryrun:
-            return self.outcome("planned", f"Would revoke every rule of {group_id}.")
-        empty_forensic_group(self.client(), group_id)
-        return self.outcome("done", f"{group_id} has no rule any more.", facts=[group_id])
+    def look(self, run):
+        if run.view is None:
+            return run.resource
+        return describe_group(self.client(), self.name(run))
+
+    def changes(self, run):
+        yield Change(
+            self.name(run),
+            holds=is_empty(run.view),
+            make=partial(empty_forensic_group, self.client(), self.name(run)),
+            end="empty",
+        )
+
+    def plan(self, run):
+        return f"Would revoke every rule of {self.name(run)}."
+
+    def tell(self, run):
+        if not run.holding:
+            return f"{self.name(run)} still has rules."
+        return f"{self.name(run)} has no rule{' any more' if run.made else ''}."
 
 
 register("empty-forensic-group", EmptyForensicGroup, "security-group")

@@ -27,32 +27,21 @@ counted). Nothing here was run against AWS.
 """
 
 import json
-import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
 
-from c7n.exceptions import ClientError, PolicyExecutionError
-from c7n.manager import resources
-from c7n.resources.ec2 import EC2
+from c7n.exceptions import PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions.credentials import ENTITY_NAME, FINDING_ID, finding_id, role_session
-from custom_actions.record import ROLE_POLICY, as_tags, from_tags, notified_key, tag_keys
-from custom_actions.response import (
-    FailUnlessComplete,
-    ResponseAction,
-    describe,
-    error_code,
-    retry,
-    tags_of,
-)
+from custom_actions import record
+from custom_actions.finding import ENTITY_NAME, FINDING_ID, finding_id, role_session
+from custom_actions.instance import OfInstance
+from custom_actions.record import ROLE_POLICY
+from custom_actions.registry import register
+from custom_actions.response import Change, NothingToDo, Revert, Step, error_code, ignoring
 
 PREFIX = "forensic-deny-sessions-"
-
-# Where the account's step leaves the role for notify-once, once it is known to be the right one.
-ROLE = "c7n:role"
-
-# Seconds before each look at the policy: IAM is eventually consistent.
-READ_BACK_DELAYS = (0, 0.2, 0.5, 1, 2)
 
 # As IAM's console does, so that a session issued before the deny is in force is denied too.
 AHEAD = timedelta(seconds=30)
@@ -62,6 +51,12 @@ UNEDITABLE = {
     "sessions cannot be revoked",
     "/aws-reserved/": "belongs to IAM Identity Center and cannot be edited in IAM: revoke the "
     "session there",
+}
+
+REASONS = {
+    "LimitExceeded": "Its inline policies are at IAM's limit of 10,240 characters: make room, or "
+    "deny the sessions by hand in a managed policy.",
+    "UnmodifiableEntity": "Nobody but the service that it belongs to can change it.",
 }
 
 
@@ -94,136 +89,133 @@ class InlinePolicy:
 
     def __init__(self, iam, role_name, name):
         self.iam = iam
-        self.key = {"RoleName": role_name, "PolicyName": name}
+        self.role_name = role_name
+        self.name = name
+
+    @property
+    def key(self):
+        return {"RoleName": self.role_name, "PolicyName": self.name}
+
+    def __str__(self):
+        return f"{self.role_name}/{self.name}"
 
     def statements(self):
         """Its statements; none when there is no such policy."""
-        try:
-            document = retry(self.iam.get_role_policy, **self.key)["PolicyDocument"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchEntity":
-                raise
-            return []
-        found = document["Statement"]
+        shown = ignoring("NoSuchEntity", self.iam.get_role_policy, **self.key)
+        found = shown["PolicyDocument"]["Statement"] if shown else []
         return found if isinstance(found, list) else [found]
 
     def put(self, statements):
-        """Write it and read it back."""
         document = json.dumps({"Version": "2012-10-17", "Statement": statements})
-        retry(self.iam.put_role_policy, **self.key, PolicyDocument=document)
-        self.read_back(statements)
+        self.iam.put_role_policy(**self.key, PolicyDocument=document)
 
     def delete(self):
-        """Delete it, if it is there, and see that it is gone."""
-        try:
-            retry(self.iam.delete_role_policy, **self.key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchEntity":
-                raise
-        self.read_back([])
+        ignoring("NoSuchEntity", self.iam.delete_role_policy, **self.key)
 
-    def read_back(self, statements):
-        for delay in READ_BACK_DELAYS:
-            time.sleep(delay)
-            if self.statements() == statements:
-                return
-        raise PolicyExecutionError(
-            "IAM still shows policy {PolicyName} of role {RoleName} as it was".format(**self.key)
+    @property
+    def unseen(self):
+        return PolicyExecutionError(
+            f"IAM still shows policy {self.name} of role {self.role_name} as it was"
         )
 
+    def others(self):
+        """The pack's other policies on the role, as <role>/<policy>; none when the role is gone."""
+        pages = self.iam.get_paginator("list_role_policies").paginate(RoleName=self.role_name)
+        names = ignoring("NoSuchEntity", lambda: [n for page in pages for n in page["PolicyNames"]])
+        own = [n for n in names or () if n.startswith(PREFIX) and n != self.name]
+        return [f"{self.role_name}/{name}" for name in own]
 
-def pack_policies(iam, role_name):
-    """The names of this pack's policies on a role."""
-    pages = iam.get_paginator("list_role_policies").paginate(RoleName=role_name)
-    names = retry(lambda: [name for page in pages for name in page["PolicyNames"]])
-    return [name for name in names if name.startswith(PREFIX)]
 
+class Deny(NamedTuple):
+    """The deny that is wanted, and the statements that its policy has now."""
 
-class Revocation:
-    """What the two `revoke-role-sessions` share: the deny on a role that is known to be right."""
+    policy: InlinePolicy
+    instance_id: str | None
+    statement: dict
+    present: list
 
-    def revoke(self, role, instance_id, incident, record=lambda policy: None):
-        """Deny the sessions of one instance, or the older ones when `instance_id` is None.
-
-        role: RoleName, RoleId and Path as IAM shows them. incident: the end of the policy's name.
-        record: called with the policy's name before the change; returns None or what failed.
-        """
-        name = PREFIX + incident
-        self.refuse_uneditable(role)
-        policy = InlinePolicy(self.client("iam"), role["RoleName"], name)
-        present = policy.statements()
-        if instance_id:
-            wanted = deny_instance(role["RoleId"], instance_id)
-            denied = wanted in present
-        else:
-            # The first time of an incident stays: an update of a finding does not move it.
-            earlier = next((s for s in present if issued_before(s)), None)
-            wanted, denied = earlier or deny_older(datetime.now(UTC) + AHEAD), earlier is not None
-        about = {
-            "role": role["RoleName"],
-            "policy": name,
-            "instance": instance_id,
-            "issued_before": issued_before(wanted),
+    @property
+    def about(self):
+        """What the outcome says of it."""
+        return {
+            "role": self.policy.role_name,
+            "policy": self.policy.name,
+            "instance": self.instance_id,
+            "issued_before": issued_before(self.statement),
         }
-        whom = self.whom(**about)
-        if self.dryrun and not denied:
-            return self.outcome(
-                "planned", f"Would deny everything to {whom}", revoked=False, **about
-            )
-        failure = None if self.dryrun else record(name)
-        if not denied:
-            try:
-                policy.put([*present, wanted])
-            except (ClientError, PolicyExecutionError) as error:
-                return self.refused(error, about, failure)
-        return self.outcome(
-            "failed" if failure else "unchanged" if denied else "done",
-            ("Already so: e" if denied else "E") + f"verything is denied to {whom}",
-            error=failure,
-            facts=[f"{role['RoleName']}/{name}:{'not-recorded' if failure else 'denied'}"],
-            revoked=True,
-            verified_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            **about,
-        )
 
-    def whom(self, role, policy, instance, issued_before):
-        """Whom the deny hits, as the rest of a sentence of at most 250 characters."""
-        if instance:
+    @property
+    def whom(self):
+        """Whom it hits, as the rest of a sentence of at most 250 characters."""
+        role, name = self.policy.role_name, self.policy.name
+        if self.instance_id:
             return (
-                f"sessions of {instance} with role {role}, wherever they are used; other "
-                f"instances with the role go on. Policy {policy}."
+                f"sessions of {self.instance_id} with role {role}, wherever they are used; other "
+                f"instances with the role go on. Policy {name}."
             )
         return (
-            f"EVERY session of role {role} issued before {issued_before}, not only the stolen "
-            f"one: the finding names no instance. Policy {policy}."
+            f"EVERY session of role {role} issued before {issued_before(self.statement)}, not "
+            f"only the stolen one: the finding names no instance. Policy {name}."
         )
 
-    def refuse_uneditable(self, role):
+
+class Revocation(Step):
+    """What the two `revoke-role-sessions` share: the deny on a role that is known to be right."""
+
+    def deny(self, run, role, instance_id, incident):
+        """The deny of one instance's sessions, or of the older ones when `instance_id` is None.
+
+        role: RoleName, RoleId and Path as IAM shows them. incident: the end of the policy's name.
+        """
         for path, reason in UNEDITABLE.items():
             if role["Path"].startswith(path):
                 raise PolicyExecutionError(f"role {role['RoleName']} {reason}")
+        policy = InlinePolicy(self.client("iam"), role["RoleName"], PREFIX + incident)
+        present = policy.statements()
+        # The first time of an incident stays: an update of a finding does not move it.
+        earlier = next((s for s in present if issued_before(s)), None)
+        if instance_id:
+            wanted = deny_instance(role["RoleId"], instance_id)
+        else:
+            wanted = earlier or deny_older(run.begun + AHEAD)
+        return Deny(policy, instance_id, wanted, present)
 
-    def refused(self, error, about, failure):
-        """The outcome when IAM does not take the policy, or does not show it afterwards."""
-        reasons = {
-            "LimitExceeded": "Its inline policies are at IAM's limit of 10,240 characters: make "
-            "room, or deny the sessions by hand in a managed policy.",
-            "UnmodifiableEntity": "Nobody but the service that it belongs to can change it.",
-        }
-        code = error_code(error)
-        return self.outcome(
-            "failed",
-            f"IAM does not show that the sessions of role {about['role']} are denied. "
-            f"{reasons.get(code, '')}".strip(),
-            error="; ".join([describe(error), *([failure] if failure else [])]),
-            facts=[f"{about['role']}/{about['policy']}:{code}"],
-            revoked=False,
-            **about,
+    def changes(self, run):
+        deny = run.view
+        yield Change(
+            str(deny.policy),
+            holds=deny.statement in deny.present,
+            make=partial(deny.policy.put, [*deny.present, deny.statement]),
+            key=self.record_key,
+            words=(str(deny.policy),) if self.record_key else (),
+            end="denied",
+            unseen=deny.policy.unseen,
         )
 
+    record_key = None
 
-@EC2.action_registry.register("revoke-role-sessions")
-class RevokeInstanceSessions(Revocation, ResponseAction):
+    def plan(self, run):
+        return f"Would deny everything to {run.view.whom}"
+
+    def tell(self, run):
+        (change,) = run.changes
+        if change.holds:
+            return (
+                "E" if run.made else "Already so: e"
+            ) + f"verything is denied to {run.view.whom}"
+        return (
+            f"IAM does not show that the sessions of role {run.view.policy.role_name} are denied. "
+            + REASONS.get(error_code(change.error), "")
+        ).strip()
+
+    def more(self, run):
+        about = {"revoked": all(change.holds for change in run.changes), **run.view.about}
+        if about["revoked"]:
+            about["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        return about
+
+
+class RevokeInstanceSessions(OfInstance, Revocation):
     """Denies everything to the sessions that an instance has, or has had, of its role.
 
     The role is the one of the instance's profile. The deny holds wherever the credentials are
@@ -264,58 +256,44 @@ class RevokeInstanceSessions(Revocation, ResponseAction):
 
     schema = type_schema("revoke-role-sessions")
     permissions = (
+        "ec2:DescribeInstances",
         "iam:GetInstanceProfile",
         "iam:GetRolePolicy",
         "iam:PutRolePolicy",
         "ec2:CreateTags",
     )
+    when_terminated = None  # what it had is denied all the same, as long as EC2 shows it
+    record_key = ROLE_POLICY
 
-    def respond(self, instance, event):
+    def look_at(self, run, instance):
+        role = run.memory.get("role") or self.role_of(instance)
+        run.memory["role"] = role
+        return self.deny(run, role, self.name(run), self.name(run))
+
+    def role_of(self, instance):
         profile = instance.get("IamInstanceProfile")
         if not profile and instance["State"]["Name"] == "terminated":
-            return self.outcome(
-                "skipped",
+            raise NothingToDo(
                 "The instance is terminated and EC2 shows no instance profile any more. If it had "
                 "one, credentials that left it work until they expire: revoke by hand.",
+                "skipped",
             )
         if not profile:
-            return self.outcome("unchanged", "EC2 shows no instance profile: no role to revoke.")
+            raise NothingToDo("EC2 shows no instance profile: no role to revoke.")
         name = profile["Arn"].rpartition("/")[2]
-        found = retry(self.client("iam").get_instance_profile, InstanceProfileName=name)
-        found = found["InstanceProfile"]
+        found = self.client("iam").get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
         if found["InstanceProfileId"] != profile["Id"]:
             raise PolicyExecutionError(
                 f"instance profile {name} was made again since the instance got it: its role may "
                 "not be that of the instance"
             )
         if not found["Roles"]:
-            return self.outcome("unchanged", f"Instance profile {name} has no role.")
+            raise NothingToDo(f"Instance profile {name} has no role.")
         (role,) = found["Roles"]  # IAM allows no more than one
-        return self.revoke(
-            role,
-            instance["InstanceId"],
-            instance["InstanceId"],
-            lambda policy: self.record(instance, f"{role['RoleName']}/{policy}"),
-        )
-
-    def record(self, instance, entry):
-        """Add the policy to the instance's record, unless it is there; returns what failed."""
-        recorded = from_tags(tags_of(instance), ROLE_POLICY) or []
-        if entry in recorded:
-            return None
-        try:
-            retry(
-                self.client().create_tags,
-                Resources=[instance["InstanceId"]],
-                Tags=as_tags(ROLE_POLICY, [*recorded, entry]),
-            )
-        except ClientError as error:
-            self.log.error("not recorded on %s: inline policy %s", instance["InstanceId"], entry)
-            return f"inline policy {entry} could not be recorded on the instance: {describe(error)}"
-        return None
+        return role
 
 
-class RevokeFindingSessions(Revocation, ResponseAction):
+class RevokeFindingSessions(Revocation):
     """Denies everything to the role session that a credential finding names.
 
     Role and session come from the finding (`accessKeyDetails`); nothing is done unless IAM has a
@@ -367,30 +345,28 @@ class RevokeFindingSessions(Revocation, ResponseAction):
     schema = type_schema("revoke-role-sessions")
     permissions = ("iam:GetRole", "iam:GetRolePolicy", "iam:PutRolePolicy")
 
-    def respond(self, account, event):
-        session = role_session(event, account["account_id"])
-        incident = finding_id(event)
-        role = self.role_of(session)
-        account[ROLE] = {"RoleName": role["RoleName"], "Tags": role.get("Tags") or []}
-        return self.revoke(role, session.instance_id, incident)
+    def look(self, run):
+        session = role_session(run.event, run.resource["account_id"])
+        incident = finding_id(run.event)
+        role = run.resource.get(record.ROLE) or self.role_of(session)
+        run.resource[record.ROLE] = role
+        return self.deny(run, role, session.instance_id, incident)
 
     def role_of(self, session):
-        try:
-            role = retry(self.client("iam").get_role, RoleName=session.role_name)["Role"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchEntity":
-                raise
-            raise PolicyExecutionError(f"IAM knows no role {session.role_name}") from None
+        shown = ignoring("NoSuchEntity", self.client("iam").get_role, RoleName=session.role_name)
+        if shown is None:
+            raise PolicyExecutionError(f"IAM knows no role {session.role_name}")
+        role = shown["Role"]
         if role["RoleId"] != session.role_id:
             raise PolicyExecutionError(
                 f"the finding is about role id {session.role_id}, but the role called "
                 f"{session.role_name} is {role['RoleId']}. Nothing was changed"
             )
-        return role
+        # what goes into the message: no more than is needed
+        return {k: role.get(k) for k in ("RoleName", "RoleId", "Path", "Tags")}
 
 
-@EC2.action_registry.register("restore-role-sessions")
-class RestoreInstanceSessions(ResponseAction):
+class RestoreInstanceSessions(OfInstance, Revert):
     """Removes the inline policy that `revoke-role-sessions` put on the role of an instance.
 
     It removes what is recorded on the instance and nothing else, and only a policy that is named
@@ -412,7 +388,7 @@ class RestoreInstanceSessions(ResponseAction):
 
     No arguments. `unchanged` when nothing is recorded. The record goes when the policy is seen to
     be gone; a failed revert can be run again. IAM: iam:DeleteRolePolicy, iam:GetRolePolicy,
-    iam:ListRolePolicies, besides ec2:DescribeTags and ec2:DeleteTags.
+    iam:ListRolePolicies, besides ec2:DescribeInstances and ec2:DeleteTags.
 
     Limit: the record ends with the instance; of a terminated one remove the policy by hand, or
     leave it: it denies nobody else.
@@ -420,62 +396,54 @@ class RestoreInstanceSessions(ResponseAction):
 
     schema = type_schema("restore-role-sessions")
     permissions = (
-        "ec2:DescribeTags",
+        "ec2:DescribeInstances",
         "iam:DeleteRolePolicy",
         "iam:GetRolePolicy",
         "iam:ListRolePolicies",
         "ec2:DeleteTags",
     )
+    when_terminated = None
+    keys = (ROLE_POLICY,)
+    unrecorded = "no session was revoked."
 
-    def respond(self, instance, event):
-        client, iam, instance_id = self.client(), self.client("iam"), instance["InstanceId"]
-        shown = retry(
-            client.describe_tags,
-            Filters=[
-                {"Name": "resource-id", "Values": [instance_id]},
-                {"Name": "key", "Values": [f"{ROLE_POLICY}*"]},
-            ],
+    def look_at(self, run, instance):
+        policies = {}
+        for word in self.recorded(run)[ROLE_POLICY]:
+            role_name, _, name = word.partition("/")
+            if name == PREFIX + self.name(run) and ENTITY_NAME.fullmatch(role_name):
+                policies[word] = InlinePolicy(self.client("iam"), role_name, name)
+            else:
+                policies[word] = None
+        return {word: (p, p and run.read(word, p.statements)) for word, p in policies.items()}
+
+    def changes(self, run):
+        for word, (policy, statements) in run.view.items():
+            if policy is None:
+                error = PolicyExecutionError("is not a policy that this pack made for it")
+                yield Change(word, error=error)
+            else:
+                yield Change(word, holds=statements == [], make=policy.delete, unseen=policy.unseen)
+
+    def conclude(self, run):
+        removed = [run.view[change.name][0] for change in run.holding]
+        run.memory["left"] = [
+            other for policy in removed for other in run.read("other denies", policy.others) or ()
+        ]
+        super().conclude(run)
+
+    def plan(self, run):
+        return f"Would remove {', '.join(run.view)}."
+
+    def tell(self, run):
+        left = run.memory["left"]
+        return (
+            ("Not removed everything of " if run.problems else "Removed ")
+            + ", ".join(run.view)
+            + (f". Other denies stay: {', '.join(left)}." if left else ".")
         )
-        tags = tags_of(shown)
-        recorded = from_tags(tags, ROLE_POLICY)
-        if not recorded:
-            return self.outcome("unchanged", "Nothing to revert: no session was revoked.")
-        if self.dryrun:
-            return self.outcome("planned", f"Would remove {', '.join(recorded)}.")
-        errors, left = [], []
-        for entry in recorded:
-            role_name, _, policy = entry.partition("/")
-            try:
-                if policy != PREFIX + instance_id or not ENTITY_NAME.fullmatch(role_name):
-                    raise PolicyExecutionError("is not a policy that this pack made for it")
-                InlinePolicy(iam, role_name, policy).delete()
-                left += [f"{role_name}/{name}" for name in self.others(iam, role_name)]
-            except (ClientError, PolicyExecutionError) as error:
-                errors.append(f"{entry}: {describe(error)}")
-        if not errors:
-            retry(
-                client.delete_tags,
-                Resources=[instance_id],
-                Tags=[{"Key": key} for key in tag_keys(tags, ROLE_POLICY)],
-            )
-        return self.outcome(
-            "failed" if errors else "done",
-            ("Not removed everything of " if errors else "Removed ")
-            + ", ".join(recorded)
-            + (f". Other denies stay: {', '.join(left)}." if left else "."),
-            error="; ".join(errors) or None,
-        )
-
-    def others(self, iam, role_name):
-        try:
-            return pack_policies(iam, role_name)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchEntity":
-                raise
-            return []  # the role is gone, and its policies with it
 
 
-class RestoreFindingSessions(ResponseAction):
+class RestoreFindingSessions(Revert):
     """Removes the inline policy that a credential finding put on a role. Run by a person.
 
     :example:
@@ -514,38 +482,46 @@ class RestoreFindingSessions(ResponseAction):
         "iam:UntagRole",
     )
 
-    def respond(self, account, event):
+    def look(self, run):
         role_name, finding = self.data["role"], self.data["finding"]
         if not ENTITY_NAME.fullmatch(role_name) or not FINDING_ID.fullmatch(finding):
             raise PolicyExecutionError(f"role {role_name!r}, finding {finding!r}: not well-formed")
-        iam = self.client("iam")
-        policy = InlinePolicy(iam, role_name, PREFIX + finding)
-        if not policy.statements():
-            others = ", ".join(pack_policies(iam, role_name)) or "none"
-            return self.outcome(
-                "unchanged",
-                f"Nothing to revert: role {role_name} has no policy {PREFIX}{finding}. "
-                f"Policies of this pack on it: {others}.",
+        policy = InlinePolicy(self.client("iam"), role_name, PREFIX + finding)
+        statements = policy.statements()
+        if run.view is None and not statements:
+            raise NothingToDo(
+                f"Nothing to revert: role {role_name} has no policy {policy.name}. Policies of "
+                f"this pack on it: {', '.join(policy.others()) or 'none'}."
             )
-        if self.dryrun:
-            return self.outcome("planned", f"Would remove {role_name}/{PREFIX}{finding}.")
-        policy.delete()
-        retry(iam.untag_role, RoleName=role_name, TagKeys=[notified_key(finding)])
-        others = ", ".join(pack_policies(iam, role_name))
-        return self.outcome(
-            "done",
-            f"Removed {role_name}/{PREFIX}{finding}."
-            + (f" Other denies stay: {others}." if others else ""),
+        return policy, statements
+
+    def changes(self, run):
+        policy, statements = run.view
+        yield Change(str(policy), holds=not statements, make=policy.delete, unseen=policy.unseen)
+
+    def forget(self, run):
+        """The policy was the record; what is left is the mark of the mail."""
+        run.view[0].iam.untag_role(
+            RoleName=self.data["role"], TagKeys=[record.notified_key(self.data["finding"])]
+        )
+
+    def conclude(self, run):
+        super().conclude(run)
+        run.memory["left"] = run.read("other denies", run.view[0].others) or ()
+
+    def plan(self, run):
+        return f"Would remove {run.view[0]}."
+
+    def tell(self, run):
+        left = run.memory["left"]
+        return (
+            ("Not removed " if run.problems else "Removed ")
+            + f"{run.view[0]}."
+            + (f" Other denies stay: {', '.join(left)}." if left else "")
         )
 
 
-def _register(registry, resource_class):
-    # See custom_actions/headline.py for why not by decorators.
-    if resource_class.type == "account":
-        actions = resource_class.action_registry
-        actions.register("revoke-role-sessions", RevokeFindingSessions)
-        actions.register("restore-role-sessions", RestoreFindingSessions)
-        actions.register("fail-unless-complete", FailUnlessComplete)
-
-
-resources.subscribe(_register)
+register("revoke-role-sessions", RevokeInstanceSessions, "ec2")
+register("restore-role-sessions", RestoreInstanceSessions, "ec2")
+register("revoke-role-sessions", RevokeFindingSessions, "account")
+register("restore-role-sessions", RestoreFindingSessions, "account")
