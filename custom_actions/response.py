@@ -129,8 +129,7 @@ class Change:
     words: what is recorded before it is made, under the tag `key` (custom_actions/record.py); none
     for what a person has made so.
     error: why it cannot be had; a step sets it where there is nothing to make.
-    lost: the error is one that no further try mends, so that a revert's record need not stay.
-    flaws: {code: text} of what is wrong with it although it holds.
+    flaws: {code: text} of what is wrong with it although it holds, or no further try could mend.
     fact, end: its name and the word for "it holds" among the outcome's facts.
     unseen: the error when it was made and AWS goes on showing something else.
     item: whatever the step itself needs to know about it later.
@@ -142,7 +141,6 @@ class Change:
     words: tuple = ()
     key: str | None = None
     error: Exception | None = None
-    lost: bool = False
     flaws: dict = field(default_factory=dict)
     fact: str | None = None
     end: str = "done"
@@ -227,6 +225,7 @@ class Run:
         """Take over what a look brought. What it does not bring any more is nobody's wish now."""
         earlier = {change.name: change for change in self.changes}
         self.changes = [change.after(earlier.get(change.name)) for change in changes]
+        self.made |= any(change.holds and change.tried for change in self.changes)
 
     @property
     def fresh(self):
@@ -255,6 +254,7 @@ class Step(ResponseAction):
     - `plan` and `tell` say in a sentence what would be done, and what is so now.
     - `more` adds keys to the outcome; `nothing` are the same keys where nothing was looked at.
     - `conclude`, for what comes after the last look.
+    - `recording` is what the words of its record are, for the error when it is refused.
 
     The engine looks, records the words of the changes, makes those that are fresh, keeps the error
     of each, and looks again, until all hold or have failed. What appears between two looks is a
@@ -263,6 +263,7 @@ class Step(ResponseAction):
     """
 
     nothing = {}
+    recording = ()
 
     def look(self, run):
         raise NotImplementedError
@@ -329,7 +330,6 @@ class Step(ResponseAction):
     def make(self, run, change):
         try:
             change.make()
-            run.made = True
         except LookAgain:
             return
         except REFUSED as error:
@@ -356,7 +356,8 @@ class Step(ResponseAction):
                 tags += record.as_tags(key, present + missing)
                 new += missing
                 run.recorded |= {(key, word) for word in missing}
-        if tags and not run.attempt(f"the record ({' '.join(new)})", self.tag, run, tags):
+        told = f"the record: {' '.join([*self.recording, *new])} could not be recorded"
+        if tags and not run.attempt(told, self.tag, run, tags):
             self.log.error("not recorded on %s: %s", self.name(run), " ".join(new))
 
     def tag(self, run, tags):
@@ -380,7 +381,7 @@ class Step(ResponseAction):
         """What makes two outcomes the same."""
         facts = [f"{change.fact or change.name}:{change.ending}" for change in run.changes]
         beside = (run.errors | run.unread).items()
-        return facts + [f"{part.partition(' (')[0]}:{error_code(error)}" for part, error in beside]
+        return facts + [f"{part}:{error_code(error)}" for part, error in beside]
 
     def report(self, run):
         problems = run.problems
@@ -396,8 +397,8 @@ class Step(ResponseAction):
 class Revert(Step):
     """The way back of a step: its changes come from the record, which goes when all hold.
 
-    `keys` are the tags that hold the record; without any of them there is nothing to revert. A
-    change that is `lost` is told and does not keep the record, because no further run can mend it.
+    `keys` are the tags that hold the record; without any of them there is nothing to revert. What
+    no further run could mend is a flaw of a change that holds: it is told, and the record goes.
     """
 
     keys = ()
@@ -424,7 +425,7 @@ class Revert(Step):
 
     def is_over(self, run):
         """Whether nothing is left that another run could put back."""
-        return not (run.errors or run.unread) and all(c.holds or c.lost for c in run.changes)
+        return not (run.errors or run.unread) and all(change.holds for change in run.changes)
 
     def forget(self, run):
         """Remove the record."""

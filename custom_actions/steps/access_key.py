@@ -88,6 +88,7 @@ class DeactivateAccessKey(OfUser, Step):
 
     schema = type_schema("deactivate-access-key")
     permissions = ("iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:TagUser")
+    recording = ("access key",)
 
     def look(self, run):
         user, key = run.resource, user_key(run.event, self.manager.config.account_id)

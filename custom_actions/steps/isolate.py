@@ -465,8 +465,8 @@ class ReleaseInstance(OfInterfaces, Revert):
             name = interface["NetworkInterfaceId"]
             recorded = run.memory["records"].get(name)
             if recorded is None:
-                error = PolicyExecutionError("no record of its groups, left as it is")
-                yield Change(name, error=error, lost=True)
+                flaws = {"not-recorded": "no record of its groups, left as it is"}
+                yield Change(name, holds=True, flaws=flaws)
                 continue
             groups = [g for g in recorded if g in known]
             gone = [g for g in recorded if g not in known]

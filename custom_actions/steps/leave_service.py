@@ -575,9 +575,7 @@ class ReturnToService(Service, Revert):
 
 def no_longer_exists(name):
     """What the record names and is not there any more; no further run could put it back."""
-    return Change(
-        f"no longer exists: {name}", error=PolicyExecutionError("it was left out"), lost=True
-    )
+    return Change(f"no longer exists: {name}", holds=True, flaws={"gone": "it was left out"})
 
 
 register("leave-service", LeaveService, "ec2")

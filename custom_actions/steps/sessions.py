@@ -119,11 +119,10 @@ class InlinePolicy:
         )
 
     def others(self):
-        """The pack's other policies on the role, as <role>/<policy>; none when the role is gone."""
+        """The names of the pack's other policies on the role."""
         pages = self.iam.get_paginator("list_role_policies").paginate(RoleName=self.role_name)
-        names = ignoring("NoSuchEntity", lambda: [n for page in pages for n in page["PolicyNames"]])
-        own = [n for n in names or () if n.startswith(PREFIX) and n != self.name]
-        return [f"{self.role_name}/{name}" for name in own]
+        names = [name for page in pages for name in page["PolicyNames"]]
+        return [name for name in names if name.startswith(PREFIX) and name != self.name]
 
 
 class Deny(NamedTuple):
@@ -264,6 +263,7 @@ class RevokeInstanceSessions(OfInstance, Revocation):
     )
     when_terminated = None  # what it had is denied all the same, as long as EC2 shows it
     record_key = ROLE_POLICY
+    recording = ("inline policy",)
 
     def look_at(self, run, instance):
         role = run.memory.get("role") or self.role_of(instance)
@@ -425,10 +425,11 @@ class RestoreInstanceSessions(OfInstance, Revert):
                 yield Change(word, holds=statements == [], make=policy.delete, unseen=policy.unseen)
 
     def conclude(self, run):
-        removed = [run.view[change.name][0] for change in run.holding]
-        run.memory["left"] = [
-            other for policy in removed for other in run.read("other denies", policy.others) or ()
-        ]
+        run.memory["left"] = left = []
+        for policy in (run.view[change.name][0] for change in run.holding):
+            # a role that is gone has none
+            names = run.read("other denies", ignoring, "NoSuchEntity", policy.others)
+            left += [f"{policy.role_name}/{name}" for name in names or ()]
         super().conclude(run)
 
     def plan(self, run):
