@@ -15,7 +15,7 @@ from pathlib import Path
 import boto3
 
 from .config import courier
-from .loop import explain
+from .delivery import deliver_one, explain
 from .message import Message
 from .queue import Queue
 from .secrets import HidingFormatter, Secrets
@@ -51,11 +51,9 @@ def run(event: dict, context) -> dict:
             queue.release(message)
             failed.append(message.id)
             continue
-        failures = courier.deliver(message)
-        if not failures:
-            queue.acknowledge(message)
-            continue
-        log.warning(explain(message, failures))
-        if not queue.put_back(message, failures):
-            failed.append(message.id)
+        failures = deliver_one(queue, courier, message)
+        if failures:
+            log.warning(explain(message, failures))
+            if not queue.put_back(message, failures):
+                failed.append(message.id)
     return {"batchItemFailures": [{"itemIdentifier": id} for id in failed]}

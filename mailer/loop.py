@@ -1,16 +1,13 @@
-"""The loop over the queue: deliver, then acknowledge.
+"""The loop over the queue, once or without end.
 
-A crash between the two repeats one message, it never loses one. `stop` ends the loop after the
-message in hand, which is delivered and acknowledged first.
+`stop` ends it after the message in hand, which is delivered and acknowledged first.
 """
 
 import logging
 import threading
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from .delivery import Courier
-from .errors import Failure, describe
+from .delivery import Courier, deliver_one, explain
+from .errors import AWS_ERRORS, Failure, are_permanent, describe
 from .message import Message
 from .queue import Queue
 
@@ -50,7 +47,7 @@ class Loop:
         held = []
         while not self.stop.is_set() and (message := self.queue.receive()):
             failures = self._handle(message)
-            if failures and all(one.permanent for one in failures):
+            if failures and are_permanent(failures):
                 self.queue.put_back(message, failures)
             elif failures:
                 held.append((message, failures))
@@ -63,7 +60,7 @@ class Loop:
         while not self.stop.is_set():
             try:
                 message = self.queue.receive(wait)
-            except (ClientError, BotoCoreError) as error:
+            except AWS_ERRORS as error:
                 log.error("the queue cannot be read: %s", describe(error))
                 self.stop.wait(trouble)
                 trouble = min(trouble * 2, LONGEST_PAUSE)
@@ -80,23 +77,11 @@ class Loop:
                 self.queue.put_back(message, failures)
 
     def _handle(self, message: Message) -> list[Failure]:
-        """Deliver and acknowledge one message. Returns what failed."""
-        failures = self.courier.deliver(message)
+        """Deliver one message, and count. Returns what failed."""
+        failures = deliver_one(self.queue, self.courier, message)
         if failures:
             self.kept[message.origin] = explain(message, failures)
-            return failures
-        self.kept.pop(message.origin, None)
-        self.delivered += 1
-        self.queue.acknowledge(message)
-        return []
-
-
-def explain(message: Message, failures: list[Failure]) -> str:
-    """One line about a message that was kept."""
-    reasons = "; ".join(map(str, failures))
-    where = (
-        "kept; the dead-letter queue gets it"
-        if all(one.permanent for one in failures)
-        else "kept on the queue, to be tried again"
-    )
-    return f"NOT DELIVERED: {message}: {reasons}. The message was {where}."
+        else:
+            self.kept.pop(message.origin, None)
+            self.delivered += 1
+        return failures
