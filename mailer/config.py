@@ -69,11 +69,9 @@ def _without_value(error) -> str:
     """The schema's message, but never the value: it may be a password."""
     if error.validator in ("required", "additionalProperties"):
         return error.message
-    return (
-        f"must be of type {error.validator_value}"
-        if error.validator == "type"
-        else ("not in a form that c7n_mailer understands")
-    )
+    if error.validator == "type":
+        return f"must be of type {error.validator_value}"
+    return "not in a form that c7n_mailer understands"
 
 
 def _own_checks(config: dict):

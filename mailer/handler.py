@@ -30,7 +30,7 @@ RESERVE = 75_000
 
 @functools.cache
 def prepared():
-    """Queue, courier and secrets of this container."""
+    """Queue and courier of this container."""
     config = json.loads(CONFIG.read_text())
     session = boto3.Session(region_name=config["region"])
     secrets = Secrets(session)

@@ -22,7 +22,8 @@ LONGEST_PAUSE = 60.0
 class Loop:
     """queue, courier: see there. stop: set it to end the loop, from a signal handler too.
 
-    kept: id of the message -> what to say about each message that could not be delivered.
+    kept, delivered: of `once`. Id of the message -> what to say about each that could not be
+    delivered; the number of those that were.
     """
 
     def __init__(self, queue: Queue, courier: Courier, stop: threading.Event | None = None):
@@ -46,10 +47,15 @@ class Loop:
         """Until nothing is visible; returns what is still in hand because trying again may help."""
         held = []
         while not self.stop.is_set() and (message := self.queue.receive()):
-            failures = self._handle(message)
-            if failures and are_permanent(failures):
+            failures = deliver_one(self.queue, self.courier, message)
+            if not failures:
+                self.kept.pop(message.origin, None)
+                self.delivered += 1
+                continue
+            self.kept[message.origin] = explain(message, failures)
+            if are_permanent(failures):
                 self.queue.put_back(message, failures)
-            elif failures:
+            else:
                 held.append((message, failures))
         return held
 
@@ -71,17 +77,7 @@ class Loop:
             if self.stop.is_set():  # it came while we were told to end
                 self.queue.release(message)
                 return
-            failures = self._handle(message)
+            failures = deliver_one(self.queue, self.courier, message)
             if failures:
-                log.warning(self.kept[message.origin])
+                log.warning(explain(message, failures))
                 self.queue.put_back(message, failures)
-
-    def _handle(self, message: Message) -> list[Failure]:
-        """Deliver one message, and count. Returns what failed."""
-        failures = deliver_one(self.queue, self.courier, message)
-        if failures:
-            self.kept[message.origin] = explain(message, failures)
-        else:
-            self.kept.pop(message.origin, None)
-            self.delivered += 1
-        return failures
