@@ -16,12 +16,11 @@ import sys
 import threading
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
 from c7n_mailer.utils import session_factory
 
 from . import dead_letters, deploy
 from .config import HERE, ConfigError, courier, load
-from .errors import Permanent, describe
+from .errors import AWS_ERRORS, Permanent, describe
 from .loop import PASSES, Loop
 from .queue import Queue
 from .secrets import HidingFormatter, Secrets
@@ -64,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     log_to_stderr(secrets)
     try:
         return run(options, config, session, secrets)
-    except (ClientError, BotoCoreError, ConfigError, Permanent) as error:
+    except (*AWS_ERRORS, ConfigError, Permanent) as error:
         log.error("%s", describe(error))
     except Exception:  # noqa: BLE001  through the log, which hides secrets; Python's own does not
         log.critical("a fault of the mailer itself", exc_info=True)

@@ -1,8 +1,8 @@
 """mailer.yml: read, checked, and turned into what delivers.
 
-The keys are c7n_mailer's own, checked by its schema, and one of this package: `response_records`.
-`account_emails` has one more entry, `default`, which the stock tool reads as an account that never
-occurs. Where a check fails, the error names the key.
+The keys are c7n_mailer's own, checked by its schema; what it does not know, and what is peculiar to
+one way out, is checked by that transport. `account_emails` has one more entry, `default`, which the
+stock tool reads as an account that never occurs. Where a check fails, the error names the key.
 """
 
 import re
@@ -11,19 +11,13 @@ from pathlib import Path
 import yaml
 from c7n_mailer.utils import setup_defaults
 
+from . import transports
 from .delivery import Courier
-from .mail import ADDRESS, DEFAULT, SILENT, Addresses, Mail
-from .record import Records
-from .secrets import ENVIRONMENT, KEYS, Secrets, is_reference
-from .ses import Ses
-from .slack import Slack
-from .smtp import Smtp
-from .splunk import Splunk
-from .topic import ARN, Topics
+from .secrets import ENVIRONMENT, Secrets
+from .stock import ADDRESS, DEFAULT, SILENT, Addresses
+from .transport import Means
 
 HERE = Path(__file__).parent
-RECORDS = "response_records"
-LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 # Seconds. Lambda refuses a queue as event source whose visibility timeout is shorter.
 TIMEOUT = 120
 # Transports of c7n_mailer that would deliver nothing here, so they are refused, not ignored.
@@ -61,7 +55,8 @@ def check(config: dict) -> list[str]:
     import jsonschema
     from c7n_mailer.cli import CONFIG_SCHEMA
 
-    stock = {key: value for key, value in config.items() if key != RECORDS}
+    own = {key for transport in transports.TRANSPORTS for key in transport.own_keys}
+    stock = {key: value for key, value in config.items() if key not in own}
     errors = jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(stock)
     problems = [
         f"{'.'.join(map(str, error.absolute_path)) or 'the file'}: {_without_value(error)}"
@@ -74,11 +69,9 @@ def _without_value(error) -> str:
     """The schema's message, but never the value: it may be a password."""
     if error.validator in ("required", "additionalProperties"):
         return error.message
-    return (
-        f"must be of type {error.validator_value}"
-        if error.validator == "type"
-        else ("not in a form that c7n_mailer understands")
-    )
+    if error.validator == "type":
+        return f"must be of type {error.validator_value}"
+    return "not in a form that c7n_mailer understands"
 
 
 def _own_checks(config: dict):
@@ -93,24 +86,8 @@ def _own_checks(config: dict):
     for key in NOT_USED:
         if key in config:
             yield f"{key}: this mailer does not use it; remove it"
-    if "smtp_password" in config and "smtp_username" not in config:
-        yield "smtp_username: missing beside smtp_password"
-    if "smtp_username" in config and "smtp_password" not in config:
-        yield "smtp_password: missing beside smtp_username"
-    if "smtp_username" in config and config.get("smtp_ssl") is False and not _is_local(config):
-        yield "smtp_ssl: must not be false with smtp_username: the password would travel in clear"
-    for key in KEYS:
-        if key in config and not is_reference(str(config[key])):
-            yield f"{key}: {NO_REFERENCE}"
-    if "splunk_hec_token" in config and not _is_https(config.get("splunk_hec_url", "")):
-        yield "splunk_hec_url: must be an https address"
-    yield from _check_records(config.get(RECORDS, []))
-
-
-NO_REFERENCE = (
-    "must be env:NAME, secretsmanager:NAME, or kms:BASE64, never the secret itself "
-    "(see mailer/secrets.py)"
-)
+    for transport in transports.TRANSPORTS:
+        yield from transport.check(config)
 
 
 def _check_account_emails(accounts: dict):
@@ -133,42 +110,14 @@ def _check_account_emails(accounts: dict):
                 yield f"{key}: {email!r} is not an e-mail address (user@domain.example)"
 
 
-def _check_records(places: object):
-    if not isinstance(places, list):
-        yield f"{RECORDS}: must be a list"
-        return
-    for number, place in enumerate(places):
-        key = f"{RECORDS}.{number}"
-        if not isinstance(place, dict) or len({"topic", "webhook"} & set(place)) != 1:
-            yield f"{key}: must have either topic or webhook"
-            continue
-        unknown = set(place) - {"topic", "webhook", "authorization"}
-        if unknown:
-            yield f"{key}: does not know {', '.join(sorted(unknown))}"
-        if "topic" in place and not ARN.fullmatch(str(place["topic"])):
-            yield f"{key}.topic: must be the ARN of an SNS topic"
-        if "webhook" in place and not (
-            _is_https(str(place["webhook"])) or is_reference(str(place["webhook"]))
-        ):
-            yield f"{key}.webhook: must be an https address or the reference to a secret"
-        if "authorization" in place and not is_reference(str(place["authorization"])):
-            yield f"{key}.authorization: {NO_REFERENCE}"
-
-
-def _is_https(url: str) -> bool:
-    return url.startswith("https://") or url.startswith(tuple(f"{one}:" for one in LOOPBACK))
-
-
-def _is_local(config: dict) -> bool:
-    return config.get("smtp_server") in ("127.0.0.1", "localhost", "::1")
-
-
 def environment_references(config: dict) -> list[str]:
     """The keys whose secret is in the environment, which a function does not have."""
-    values = [(key, config.get(key)) for key in KEYS]
-    for number, place in enumerate(config.get(RECORDS, [])):
-        values += [(f"{RECORDS}.{number}.{key}", value) for key, value in place.items()]
-    return [key for key, value in values if str(value).startswith(ENVIRONMENT)]
+    return [
+        key
+        for transport in transports.TRANSPORTS
+        for key, value in transport.references(config)
+        if str(value).startswith(ENVIRONMENT)
+    ]
 
 
 def courier(config: dict, session, secrets: Secrets, templates: Path | None = None) -> Courier:
@@ -176,26 +125,11 @@ def courier(config: dict, session, secrets: Secrets, templates: Path | None = No
     of this package."""
     import c7n_mailer
 
-    stock = {key: value for key, value in config.items() if key != RECORDS} | {
+    config = config | {
         "templates_folders": [
             str(templates or HERE / "templates"),
             str(Path(c7n_mailer.__file__).parent / "msg-templates"),
         ]
     }
-    addresses = Addresses(stock, session, SILENT)
-    topics = Topics(stock, session)
-    return Courier(
-        [
-            Mail(addresses, _sender(stock, addresses, secrets)),
-            Slack(stock, addresses, secrets),
-            Splunk(stock, secrets),
-            topics,
-            Records(config.get(RECORDS, []), topics, secrets),
-        ]
-    )
-
-
-def _sender(config: dict, addresses: Addresses, secrets: Secrets):
-    if "smtp_server" not in config:
-        return Ses(addresses.aws_ses)
-    return Smtp(config, lambda: secrets.reveal("smtp_password", config["smtp_password"]))
+    means = Means(config, session, secrets, Addresses(config, session, SILENT))
+    return Courier([transport(means) for transport in transports.TRANSPORTS])

@@ -3,12 +3,10 @@
 import logging
 import time
 
-from .errors import Failure, failure, one_line
-from .mail import Mail, is_mail_target
+from .errors import Failure, are_permanent, failure, one_line
 from .message import Message
-from .slack import is_slack_target
-from .splunk import is_splunk_target
-from .topic import is_topic
+from .queue import Queue
+from .transport import Parcel, Transport
 
 log = logging.getLogger("mailer")
 
@@ -23,39 +21,34 @@ class Memory:
     cannot know: another process, or a function's other container, that got the second one.
     """
 
-    def __init__(self, window: float = WINDOW, most: int = MOST):
-        self._window = window
-        self._most = most
+    def __init__(self):
         self._sent: dict[tuple[str, str], float] = {}
 
     def has(self, key: str, target: str) -> bool:
         at = self._sent.get((key, target))
-        return at is not None and time.monotonic() - at < self._window
+        return at is not None and time.monotonic() - at < WINDOW
 
     def add(self, key: str, target: str) -> None:
         self._sent.pop((key, target), None)
         self._sent[key, target] = time.monotonic()
-        if len(self._sent) > self._most:
+        if len(self._sent) > MOST:
             del self._sent[next(iter(self._sent))]
 
 
 class Courier:
-    """transports: each with a `name` and `parcels(message)`, see mail.Mail. They are independent:
-    one that fails does not keep a message from the others."""
+    """transports: independent of each other: one that fails does not keep a message from the
+    others."""
 
-    def __init__(self, transports: list, memory: Memory | None = None):
+    def __init__(self, transports: list[Transport]):
         self.transports = transports
-        self.memory = memory or Memory()
+        self.memory = Memory()
 
     def deliver(self, message: Message) -> list[Failure]:
         """Send to everybody who does not have it yet, and note in the message who has it now.
 
         Returns who did not get it; nothing is raised, since one message must not stop others.
         """
-        try:
-            parcels, failures = self._packed(message)
-        except Exception as error:  # noqa: BLE001  whatever is in a message
-            return [failure("message", error)]
+        parcels, failures = self._packed(message)
         sent = []
         for parcel in parcels:
             due = [
@@ -82,36 +75,56 @@ class Courier:
 
     def problems(self, message: Message) -> list[Failure]:
         """What would keep a message from being sent, as far as it shows without sending it."""
-        try:
-            return self._packed(message)[1]
-        except Exception as error:  # noqa: BLE001  as in deliver
-            return [failure("message", error)]
+        return self._packed(message)[1]
 
     def close(self) -> None:
         """End what the transports hold open."""
         for transport in self.transports:
-            if isinstance(transport, Mail):
-                transport.sender.close()
+            transport.close()
 
-    def _packed(self, message: Message) -> tuple[list, list[Failure]]:
-        parcels, failures = [], []
+    def _packed(self, message: Message) -> tuple[list[Parcel], list[Failure]]:
+        try:
+            to = message.to
+        except Exception as error:  # noqa: BLE001  whatever is in a message
+            return [], [failure("message", error)]
+        parcels, failures, known = [], [], set()
         for transport in self.transports:
             try:
-                parcels += transport.parcels(message)
+                targets = [target for target in to if transport.accepts(target)]
+                known.update(targets)
+                if targets or transport.every_message:
+                    parcels += transport.parcels(message, targets)
             except Exception as error:  # noqa: BLE001  an error of a template, for example
                 failures.append(failure(transport.name, error))
-        to = message.data["action"]["to"]
         failures += [
             Failure(one_line(target, 80), "not an address or a target that this mailer knows", True)
             for target in to
-            if not is_known(target)
+            if target not in known
         ]
         if not to:
             failures.append(Failure("recipients", "the message names none", True))
         return parcels, failures
 
 
-def is_known(target: str) -> bool:
-    return any(
-        test(target) for test in (is_mail_target, is_slack_target, is_splunk_target, is_topic)
+def deliver_one(queue: Queue, courier: Courier, message: Message) -> list[Failure]:
+    """Deliver one message, then acknowledge it: a crash between the two repeats it, and never
+    loses it.
+
+    Returns who did not get it. Then it is still in hand, not acknowledged: say so with `explain`,
+    and put it back with Queue.put_back.
+    """
+    failures = courier.deliver(message)
+    if not failures:
+        queue.acknowledge(message)
+    return failures
+
+
+def explain(message: Message, failures: list[Failure]) -> str:
+    """One line about a message that was kept."""
+    reasons = "; ".join(map(str, failures))
+    where = (
+        "kept; the dead-letter queue gets it"
+        if are_permanent(failures)
+        else "kept on the queue, to be tried again"
     )
+    return f"NOT DELIVERED: {message}: {reasons}. The message was {where}."

@@ -109,8 +109,8 @@ def archive(config: dict, templates: Path) -> PythonPackageArchive:
     """The function's code, the same bytes for the same input: what did not change is not sent."""
     made = PythonPackageArchive()
     made.add_modules(_left_out, PACKAGES)
-    for path in sorted(HERE.glob("*.py")):
-        made.add_file(str(path), f"mailer/{path.name}")
+    for path in sorted(HERE.rglob("*.py")):
+        made.add_file(str(path), f"mailer/{path.relative_to(HERE).as_posix()}")
     for path in sorted(templates.glob("*.j2")):
         made.add_file(str(path), f"mailer/templates/{path.name}")
     made.add_contents("mailer/config.json", json.dumps(config, sort_keys=True))

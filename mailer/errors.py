@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+AWS_ERRORS = (ClientError, BotoCoreError)  # what a call of boto3 raises
 # Of an AWS service: the request itself is wrong, and will be wrong again.
 REFUSED_CODES = {"NotFound", "InvalidParameter", "InvalidParameterValue", "MessageRejected"}
 LONGEST = 300  # characters of an error that somebody else wrote
@@ -27,6 +28,11 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.target}: {self.reason}"
+
+
+def are_permanent(failures: list[Failure]) -> bool:
+    """Whether trying again can help none of them."""
+    return all(one.permanent for one in failures)
 
 
 def failure(target: str, error: Exception) -> Failure:

@@ -15,7 +15,7 @@ from pathlib import Path
 import boto3
 
 from .config import courier
-from .loop import explain
+from .delivery import deliver_one, explain
 from .message import Message
 from .queue import Queue
 from .secrets import HidingFormatter, Secrets
@@ -30,7 +30,7 @@ RESERVE = 75_000
 
 @functools.cache
 def prepared():
-    """Queue, courier and secrets of this container."""
+    """Queue and courier of this container."""
     config = json.loads(CONFIG.read_text())
     session = boto3.Session(region_name=config["region"])
     secrets = Secrets(session)
@@ -51,11 +51,9 @@ def run(event: dict, context) -> dict:
             queue.release(message)
             failed.append(message.id)
             continue
-        failures = courier.deliver(message)
-        if not failures:
-            queue.acknowledge(message)
-            continue
-        log.warning(explain(message, failures))
-        if not queue.put_back(message, failures):
-            failed.append(message.id)
+        failures = deliver_one(queue, courier, message)
+        if failures:
+            log.warning(explain(message, failures))
+            if not queue.put_back(message, failures):
+                failed.append(message.id)
     return {"batchItemFailures": [{"itemIdentifier": id} for id in failed]}

@@ -1,16 +1,13 @@
-"""The loop over the queue: deliver, then acknowledge.
+"""The loop over the queue, once or without end.
 
-A crash between the two repeats one message, it never loses one. `stop` ends the loop after the
-message in hand, which is delivered and acknowledged first.
+`stop` ends it after the message in hand, which is delivered and acknowledged first.
 """
 
 import logging
 import threading
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from .delivery import Courier
-from .errors import Failure, describe
+from .delivery import Courier, deliver_one, explain
+from .errors import AWS_ERRORS, Failure, are_permanent, describe
 from .message import Message
 from .queue import Queue
 
@@ -25,7 +22,8 @@ LONGEST_PAUSE = 60.0
 class Loop:
     """queue, courier: see there. stop: set it to end the loop, from a signal handler too.
 
-    kept: id of the message -> what to say about each message that could not be delivered.
+    kept, delivered: of `once`. Id of the message -> what to say about each that could not be
+    delivered; the number of those that were.
     """
 
     def __init__(self, queue: Queue, courier: Courier, stop: threading.Event | None = None):
@@ -49,10 +47,15 @@ class Loop:
         """Until nothing is visible; returns what is still in hand because trying again may help."""
         held = []
         while not self.stop.is_set() and (message := self.queue.receive()):
-            failures = self._handle(message)
-            if failures and all(one.permanent for one in failures):
+            failures = deliver_one(self.queue, self.courier, message)
+            if not failures:
+                self.kept.pop(message.origin, None)
+                self.delivered += 1
+                continue
+            self.kept[message.origin] = explain(message, failures)
+            if are_permanent(failures):
                 self.queue.put_back(message, failures)
-            elif failures:
+            else:
                 held.append((message, failures))
         return held
 
@@ -63,7 +66,7 @@ class Loop:
         while not self.stop.is_set():
             try:
                 message = self.queue.receive(wait)
-            except (ClientError, BotoCoreError) as error:
+            except AWS_ERRORS as error:
                 log.error("the queue cannot be read: %s", describe(error))
                 self.stop.wait(trouble)
                 trouble = min(trouble * 2, LONGEST_PAUSE)
@@ -74,29 +77,7 @@ class Loop:
             if self.stop.is_set():  # it came while we were told to end
                 self.queue.release(message)
                 return
-            failures = self._handle(message)
+            failures = deliver_one(self.queue, self.courier, message)
             if failures:
-                log.warning(self.kept[message.origin])
+                log.warning(explain(message, failures))
                 self.queue.put_back(message, failures)
-
-    def _handle(self, message: Message) -> list[Failure]:
-        """Deliver and acknowledge one message. Returns what failed."""
-        failures = self.courier.deliver(message)
-        if failures:
-            self.kept[message.origin] = explain(message, failures)
-            return failures
-        self.kept.pop(message.origin, None)
-        self.delivered += 1
-        self.queue.acknowledge(message)
-        return []
-
-
-def explain(message: Message, failures: list[Failure]) -> str:
-    """One line about a message that was kept."""
-    reasons = "; ".join(map(str, failures))
-    where = (
-        "kept; the dead-letter queue gets it"
-        if all(one.permanent for one in failures)
-        else "kept on the queue, to be tried again"
-    )
-    return f"NOT DELIVERED: {message}: {reasons}. The message was {where}."

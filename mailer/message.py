@@ -109,6 +109,16 @@ class Message:
             raise Permanent(f"not a message of Custodian's notify: {one_line(error)}") from None
 
     @property
+    def to(self) -> list[str]:
+        """The targets that the policy names."""
+        return self.data["action"]["to"]
+
+    @property
+    def template(self) -> str:
+        """The template of the mail, without its `.j2`."""
+        return self.data["action"].get("template", "default")
+
+    @property
     def finding(self) -> dict:
         """The finding of the message, {} where it has none."""
         return _mapping(_mapping(self.data, "event"), "detail")
@@ -128,7 +138,7 @@ class Message:
             detail["id"],
             detail.get("updatedAt"),
             data["event"].get("c7n:notice"),
-            [_resource_id(resource) for resource in data["resources"]],
+            [resource_id(resource) for resource in data["resources"]],
         )
 
     def has(self, target: str) -> bool:
@@ -188,7 +198,8 @@ def _mapping(parent: dict, key: str) -> dict:
     return _mapping_or_empty(parent.get(key))
 
 
-def _resource_id(resource: dict) -> object:
+def resource_id(resource: dict) -> object:
+    """Of an instance or an account, the resources that the policies of the pack have."""
     return resource.get("InstanceId") or resource.get("account_id")
 
 

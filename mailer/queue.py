@@ -20,9 +20,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-d
 import logging
 import time
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from .errors import Failure, describe
+from .errors import AWS_ERRORS, Failure, are_permanent, describe
 from .message import Message
 
 log = logging.getLogger("mailer")
@@ -61,7 +59,7 @@ class Queue:
         """Delete a message: everybody has it. When that fails it comes again, which is said."""
         try:
             self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message.receipt)
-        except (ClientError, BotoCoreError) as error:
+        except AWS_ERRORS as error:
             log.error("%s is done but will come again: %s", message, describe(error))
 
     def put_back(self, message: Message, failures: list[Failure], delay: int | None = None) -> bool:
@@ -70,7 +68,7 @@ class Queue:
         delay: seconds until it is visible again, by default what the number of attempts asks for.
         Returns whether a copy took its place, so that the original is gone.
         """
-        permanent = all(one.permanent for one in failures) or _age(message) > GIVE_UP
+        permanent = are_permanent(failures) or _age(message) > GIVE_UP
         if delay is None:
             delay = 0 if permanent and message.receives < NO_REDRIVE else backoff(message.attempts)
         if message.progress or (not permanent and message.receives >= RENEW_AT):
@@ -78,7 +76,7 @@ class Queue:
                 self.send(message.body, message.notes(), delay)
                 self.acknowledge(message)
                 return True
-            except (ClientError, BotoCoreError) as error:
+            except AWS_ERRORS as error:
                 log.warning("%s could not be replaced by a copy: %s", message, describe(error))
         self.release(message, delay)
         return False
@@ -90,7 +88,7 @@ class Queue:
             self.sqs.change_message_visibility(
                 QueueUrl=self.url, ReceiptHandle=message.receipt, VisibilityTimeout=delay
             )
-        except (ClientError, BotoCoreError) as error:
+        except AWS_ERRORS as error:
             log.warning("%s becomes visible by its time-out only: %s", message, describe(error))
 
     def send(self, body: str, attributes: dict[str, str], delay: int = 0) -> None:

@@ -21,12 +21,15 @@ import time
 from c7n_mailer.utils import kms_decrypt
 
 from .errors import Temporary
+from .stock import SILENT
 
 HIDDEN = "(hidden)"
 MAX_AGE = 300.0  # seconds; after that a rotated secret is read again
 ENVIRONMENT, MANAGER, KMS = "env:", "secretsmanager:", "kms:"
-# The keys of mailer.yml that hold a reference.
-KEYS = ("smtp_password", "slack_token", "slack_webhook", "splunk_hec_token")
+NO_REFERENCE = (
+    "must be env:NAME, secretsmanager:NAME, or kms:BASE64, never the secret itself "
+    "(see mailer/secrets.py)"
+)
 
 
 class Secrets:
@@ -68,8 +71,7 @@ class Secrets:
             text = client.get_secret_value(SecretId=name)["SecretString"]
             return _field(key, text, field) if field else text
         ciphertext = reference.removeprefix(KMS)
-        silent = logging.getLogger("mailer.c7n_mailer")
-        plain = kms_decrypt({key: ciphertext}, silent, self._session, key)
+        plain = kms_decrypt({key: ciphertext}, SILENT, self._session, key)
         # c7n_mailer takes what KMS does not know for a clear password.
         if plain == ciphertext:
             raise Temporary(f"{key}: KMS does not know this ciphertext")

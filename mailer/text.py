@@ -62,12 +62,9 @@ def as_text(html: str) -> str:
     reader.feed(html)
     reader.close()
     reader.end_line()
-    lines: list[str] = []
-    for number, line in enumerate(reader.lines):
-        # The headline stays in one piece: it is the subject too, and people search for it.
-        width = WIDTH if number else len(line)
-        wrapped = textwrap.wrap(line, max(width, 1), break_long_words=False, break_on_hyphens=False)
-        lines += wrapped or [""]
-        if not number:
-            lines.append("")
+    # The headline stays in one piece: it is the subject too, and people search for it.
+    headline, *rest = reader.lines or [""]
+    lines = [headline, ""]
+    for line in rest:
+        lines += textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
     return "\n".join(lines).strip() + "\n"

@@ -6,9 +6,16 @@ import requests
 
 from .errors import Permanent, Temporary, one_line
 
+JSON = {"Content-Type": "application/json; charset=utf-8"}
 TIMEOUT = 10  # seconds to connect, and for each piece of the answer
 # The request itself is wrong, or there is no such address. Everything else can pass or be repaired.
 WRONG = {400, 404, 405, 410, 413, 415, 422}
+SAFE = ("https://", "http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+
+
+def is_safe(url: str) -> bool:
+    """Whether what is posted there does not travel in clear: https, or within this machine."""
+    return url.startswith(SAFE)
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> requests.Response:
@@ -28,4 +35,11 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> requests.Response:
     return answer
 
 
-JSON = {"Content-Type": "application/json; charset=utf-8"}
+def said(answer: requests.Response) -> dict:
+    """The JSON object that was answered, {} when it is something else. Some services refuse with
+    status 200."""
+    try:
+        value = answer.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

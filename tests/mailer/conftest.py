@@ -122,8 +122,9 @@ class PostOffice:
         session = self.cloud.session(ACCOUNT, REGION)
         self.secrets = Secrets(session)
         courier = configuration.courier(config, session, self.secrets, self.templates)
-        courier.transports[0].sender.first_wait = courier.transports[0].sender.wait = 0.0
-        courier.transports[0].sender.patience = 2.0
+        smtp = courier.transports[0]
+        smtp.first_wait = smtp.wait = 0.0
+        smtp.patience = 2.0
         return Loop(Queue(self.sqs, self.url), courier)
 
     def command(self, sink, *arguments, variables=None, **changes):

@@ -4,11 +4,13 @@ import ast
 import collections
 import json
 import threading
+from pathlib import Path
 
 import pytest
 from moto.awslambda.models import lambda_backends
 
 from mailer.__main__ import main
+from mailer.deploy import archive
 from simulation import deploy
 from simulation.calls import ApiError
 from simulation.mail import deploy_mailer
@@ -17,6 +19,7 @@ from simulation.smtp import MailSink
 ACCOUNT, REGION = "111122223333", "us-west-2"
 OTHER = "444455556666"
 NAME = "guardduty-response-mailer"
+MAILER = Path(__file__).parents[2] / "mailer"
 TO = ("first@example.com", "second@example.com")
 
 
@@ -130,6 +133,18 @@ def test_the_function_is_as_infra_and_lambda_want_it(function, stack, cloud):
         f for f in lambda_backends[ACCOUNT][REGION].list_functions() if f.function_name == NAME
     ]
     assert len(made.code_bytes) < 5e6
+
+
+def test_the_archive_holds_every_module_and_template_of_the_mailer():
+    made = archive({"queue_url": "x"}, MAILER / "templates")
+    wanted = {
+        f"mailer/{path.relative_to(MAILER).as_posix()}"
+        for ending in ("*.py", "*.j2")
+        for path in MAILER.rglob(ending)
+    }
+    assert "mailer/transports/smtp.py" in wanted
+    held = {name for name in made.get_filenames() if name.startswith("mailer/")}
+    assert held == wanted | {"mailer/config.json"}
 
 
 def test_deploying_again_changes_nothing(function, server, cloud, stack):

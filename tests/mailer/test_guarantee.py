@@ -5,9 +5,11 @@ import os
 import random
 import signal
 import threading
+from unittest.mock import Mock
 
 import pytest
 
+from mailer import handler
 from simulation.calls import ApiError
 from simulation.smtp import DROP
 
@@ -231,7 +233,7 @@ def test_a_server_that_is_too_slow_is_given_up_and_the_message_stays(post, sink)
     sink.fail = lambda what: 60 if what == "EHLO" else None
     post.send()
     loop = post.loop(sink)
-    loop.courier.transports[0].sender.timeout = 0.2
+    loop.courier.transports[0].timeout = 0.2
     loop.once(passes=1)
     assert "Timeout" in "".join(loop.kept.values()) or "timed out" in "".join(loop.kept.values())
     assert post.count() == (1, 0)
@@ -266,6 +268,43 @@ def test_another_finding_or_another_state_is_no_duplicate(post, sink, other):
     post.send(**other)
     post.loop(sink).once()
     assert len(sink.mails) == 2
+
+
+@pytest.mark.parametrize("way", ["once", "forever", "function"])
+@pytest.mark.parametrize("refusal", [None, "550 no such user"])
+def test_the_three_ways_in_do_the_same(post, sink, monkeypatch, caplog, way, refusal):
+    loop = post.loop(sink)
+
+    def fail(what):
+        loop.stop.set()  # this message, no other
+        return refusal if what == TO[1] else None
+
+    sink.fail = fail
+    post.send(to=TO)
+    if way == "function":
+        raw = post.sqs.receive_message(QueueUrl=post.url, AttributeNames=["All"])["Messages"][0]
+        event = {"Records": [{key[0].lower() + key[1:]: value for key, value in raw.items()}]}
+        monkeypatch.setattr(handler, "prepared", lambda: (loop.queue, loop.courier))
+        context = Mock(get_remaining_time_in_millis=lambda: 120_000)
+        # nothing to leave to Lambda: delivered, or replaced by a copy
+        assert handler.run(event, context) == {"batchItemFailures": []}
+    else:
+        getattr(loop, way)()
+    told = [*loop.kept.values()] if way == "once" else caplog.messages
+    told = [line for line in told if "NOT DELIVERED" in line]
+    assert post.arrived(sink) == [("f-1", who) for who in TO if not (refusal and who == TO[1])]
+    if not refusal:
+        assert (told, post.count()) == ([], (0, 0))
+        return
+    assert told == [
+        "NOT DELIVERED: policy=a-policy finding=f-1 instance=i-0abc1234def567890"
+        f" account=111122223333 region=us-west-2: {TO[1]}: 550 no such user."
+        " The message was kept; the dead-letter queue gets it."
+    ]
+    assert post.count() == (1, 0)
+    copy = post.sqs.receive_message(QueueUrl=post.url, MessageAttributeNames=["All"])["Messages"][0]
+    notes = {name: value["StringValue"] for name, value in copy["MessageAttributes"].items()}
+    assert notes["mailer-attempts"] == "1" and len(notes["mailer-delivered"].split()) == 1
 
 
 def test_a_queue_that_cannot_be_read_is_a_failure_not_an_empty_queue(post, sink):

@@ -22,7 +22,7 @@ def test_a_mail_of_the_pack_has_two_parts_and_both_begin_with_the_headline(post,
     message["event"] |= FINDING
     post.send(post.pack(message))
     loop = post.loop(sink)
-    loop.courier.transports[0].addresses.config["templates_folders"] = [
+    loop.courier.transports[0].means.config["templates_folders"] = [
         str(ROOT / "mailer" / "templates")
     ]
     loop.once()

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from mailer.message import Message
-from mailer.record import document
+from mailer.transports.record import document
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def web():
 
 @pytest.fixture
 def slack(web, monkeypatch):
-    monkeypatch.setattr("mailer.slack.API", web.url + "/chat.postMessage")
+    monkeypatch.setattr("mailer.transports.slack.API", web.url + "/chat.postMessage")
     monkeypatch.setenv("SLACK", TOKEN)
     web.answer = (200, '{"ok": true}')
     return {"slack_token": "env:SLACK"}
@@ -262,3 +262,22 @@ def test_a_target_without_its_configuration_is_named(post, sink, to, missing):
     loop.once()
     assert missing in kept(loop)
     assert len(sink.mails) == 1 and post.dead == 1
+
+
+def test_a_webhook_in_a_policy_is_not_told_to_the_log(post, sink):
+    """Its path is its secret; not even when it is the mail that finds nobody."""
+    post.send(to=["resource-owner", "https://hooks.slack.com/services/T0/B0/secret-path"])
+    loop = post.loop(sink)
+    loop.once()
+    assert "no valid recipient among resource-owner;" in kept(loop)
+    assert "secret-path" not in kept(loop)
+
+
+def test_a_lone_surrogate_is_escaped_in_a_record(post, sink, web, topic):
+    post.send(headline="broken \ud800 Ünusual", to=["slack://#nobody"])
+    post.loop(sink, response_records=[{"webhook": web.url}, {"topic": topic.arn}]).once(passes=1)
+    ((_, _, body),) = web.got
+    assert "Ünusual" in body
+    (published,) = topic()
+    assert json.loads(body)["headline"] == "broken \ud800 Ünusual"
+    assert json.loads(published["Message"]) == json.loads(body)

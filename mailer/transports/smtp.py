@@ -1,4 +1,4 @@
-"""Sending a mail over SMTP.
+"""E-mail over SMTP, where mailer.yml names an `smtp_server`.
 
 Not c7n_mailer's SmtpDelivery: that one has no time-out, does not check the server's certificate,
 and drops the answer that says which recipients were refused.
@@ -10,63 +10,70 @@ import functools
 import smtplib
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from email.message import EmailMessage
-from email.utils import parseaddr
 
-from .errors import Failure, Temporary, describe, one_line
+from ..errors import Failure, Temporary, describe, one_line
+from ..mail import Mail, sender
+from ..transport import Means
 
-TIMEOUT = 10  # seconds for each answer of the server until it has let us in
-# Seconds for each answer while a mail is sent. Servers look into a mail before they answer; who
-# gives up too early sends again what they then take. RFC 5321 (4.5.3.2) would have minutes; the
-# function has two in all.
-PATIENCE = 60
+LOCAL = ("127.0.0.1", "localhost", "::1")
 IMPLICIT_TLS = 465  # the port where TLS begins with the connection (RFC 8314)
 # Permanent by their number, yet of the configuration, not of the mail (RFC 4954).
 LOGIN_CODES = {530, 534, 535, 538}
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds without a try after the server was not reached
 
 
-class Smtp:
+class Smtp(Mail):
     """One mail server; the connection is kept between mails.
 
-    config: `smtp_server`, `smtp_port`, `smtp_ssl`, `smtp_username` of mailer.yml. password: gives
-    the password, or None; asked at each login. After a failed connection further mails fail at
-    once for a moment, which doubles each time, so that a server that is down is not hammered and
-    costs no time-out for each message.
+    `smtp_server`, `smtp_port`, `smtp_ssl`, `smtp_username` and `smtp_password` of mailer.yml; the
+    password is read at each login. After a failed connection further mails fail at once for a
+    moment, which doubles each time, so that a server that is down is not hammered and costs no
+    time-out for each message.
     """
 
-    def __init__(
-        self,
-        config: dict,
-        password: Callable[[], str | None],
-        timeout: float = TIMEOUT,
-        patience: float = PATIENCE,
-        first_wait: float = FIRST_WAIT,
-    ):
-        self.host = config["smtp_server"]
-        self.port = int(config.get("smtp_port", 25))
-        self.starttls = bool(config.get("smtp_ssl", True))
-        self.username = config.get("smtp_username")
-        self.password = password
-        self.timeout = timeout
-        self.patience = patience
-        self.first_wait = self.wait = first_wait
+    secret_keys = ("smtp_password",)
+
+    timeout = 10.0  # seconds for each answer of the server until it has let us in
+    # Seconds for each answer while a mail is sent. Servers look into a mail before they answer; who
+    # gives up too early sends again what they then take. RFC 5321 (4.5.3.2) would have minutes; the
+    # function has two in all.
+    patience = 60.0
+    # seconds without a try after the server was not reached
+    first_wait, longest_wait = 1.0, 60.0
+
+    @classmethod
+    def check(cls, config: dict) -> Iterator[str]:
+        has_name, has_password = "smtp_username" in config, "smtp_password" in config
+        if has_password and not has_name:
+            yield "smtp_username: missing beside smtp_password"
+        if has_name and not has_password:
+            yield "smtp_password: missing beside smtp_username"
+        if has_name and config.get("smtp_ssl") is False and config.get("smtp_server") not in LOCAL:
+            yield (
+                "smtp_ssl: must not be false with smtp_username: the password would travel in clear"
+            )
+        yield from super().check(config)
+
+    def __init__(self, means: Means):
+        super().__init__(means)
+        self.host = means.config.get("smtp_server")
+        self.port = int(means.config.get("smtp_port", 25))
+        self.wait = self.first_wait
         self._closed_until = 0.0
         self._why = ""
         self._connection: smtplib.SMTP | None = None
 
-    def send(self, mail: EmailMessage, recipients: list[str]) -> list[Failure]:
-        """Send to these recipients; returns those that the server refused.
+    def accepts(self, target: str) -> bool:
+        return self.host is not None and super().accepts(target)
 
-        Raises Temporary when the server cannot be reached or does not let us in, and what smtplib
-        raises when it breaks off.
-        """
+    def send(self, mail: EmailMessage, recipients: list[str]) -> list[Failure]:
+        """Raises Temporary when the server cannot be reached or does not let us in, and what
+        smtplib raises when it breaks off."""
         connection = self._connected()
-        sender = parseaddr(str(mail["From"]))[1]
         connection.sock.settimeout(self.patience)
         try:
-            refused = connection.sendmail(sender, recipients, mail.as_bytes())
+            refused = connection.sendmail(sender(mail), recipients, mail.as_bytes())
         except smtplib.SMTPRecipientsRefused as error:
             refused = error.recipients
         except smtplib.SMTPResponseException as error:
@@ -107,7 +114,7 @@ class Smtp:
         except OSError as error:
             self._why = f"mail server {self.host}:{self.port}: {_reason(error)}"
             self._closed_until = time.monotonic() + self.wait
-            self.wait = min(self.wait * 2, LONGEST_WAIT)
+            self.wait = min(self.wait * 2, self.longest_wait)
             raise Temporary(self._why) from None
         self.wait = self.first_wait
         return self._connection
@@ -118,8 +125,12 @@ class Smtp:
         return ssl.create_default_context()
 
     def _connect(self) -> smtplib.SMTP:
-        password = self.password() if self.username else None
-        if self.port == IMPLICIT_TLS:
+        config = self.means.config
+        username, password = config.get("smtp_username"), ""
+        if username:
+            password = self.means.secrets.reveal("smtp_password", config["smtp_password"])
+        implicit = self.port == IMPLICIT_TLS
+        if implicit:
             connection = smtplib.SMTP_SSL(
                 self.host, self.port, timeout=self.timeout, context=self._tls
             )
@@ -127,10 +138,10 @@ class Smtp:
             connection = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
         try:
             connection.ehlo_or_helo_if_needed()
-            if self.starttls and self.port != IMPLICIT_TLS:
+            if config.get("smtp_ssl", True) and not implicit:
                 connection.starttls(context=self._tls)
-            if self.username:
-                connection.login(self.username, password or "")
+            if username:
+                connection.login(username, password)
         except BaseException:
             connection.close()
             raise
