@@ -24,7 +24,7 @@ class OfInstance:
     when_terminated = "The instance is terminated."
 
     def look(self, run):
-        instance = describe_instance(self.client(), self.name(run))
+        instance = describe_instance(self.client(), self.resource_id(run))
         run.tags = tags_of(instance)
         if self.when_terminated and instance["State"]["Name"] == "terminated":
             raise NothingToDo(self.when_terminated, status="skipped")

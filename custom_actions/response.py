@@ -317,7 +317,7 @@ class Step(ResponseAction):
             run.see(self.changes(run))
             if self.dryrun:
                 return
-            self.record(run)
+            self.put_on_record(run)
             fresh = run.fresh if number < len(DELAYS) else ()
             for change in fresh:
                 self.make(run, change)
@@ -339,7 +339,7 @@ class Step(ResponseAction):
             change.error = error
         change.tried = True
 
-    def record(self, run):
+    def put_on_record(self, run):
         """Add to the record the words of all changes that it does not have; it never loses one.
 
         What cannot be recorded is done all the same: the mail and the log are then the record.
@@ -358,19 +358,19 @@ class Step(ResponseAction):
                 run.recorded |= {(key, word) for word in missing}
         told = f"the record: {' '.join([*self.recording, *new])} could not be recorded"
         if tags and not run.attempt(told, self.tag, run, tags):
-            self.log.error("not recorded on %s: %s", self.name(run), " ".join(new))
+            self.log.error("not recorded on %s: %s", self.resource_id(run), " ".join(new))
 
     def tag(self, run, tags):
         """Write tags on the resource that carries the record."""
-        self.client().create_tags(Resources=[self.name(run)], Tags=tags)
+        self.client().create_tags(Resources=[self.resource_id(run)], Tags=tags)
 
     def untag(self, run, keys):
         """Remove tags from the resource that carries the record."""
         self.client().delete_tags(
-            Resources=[self.name(run)], Tags=[{"Key": key} for key in sorted(keys)]
+            Resources=[self.resource_id(run)], Tags=[{"Key": key} for key in sorted(keys)]
         )
 
-    def name(self, run):
+    def resource_id(self, run):
         """The id of the resource."""
         return run.resource[self.manager.resource_type.id]
 

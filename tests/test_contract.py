@@ -17,7 +17,8 @@ from c7n.manager import resources as registry
 from c7n.resources import load_resources
 
 import custom_actions
-from custom_actions.response import ResponseAction
+from custom_actions.response import ResponseAction, Revert, Step
+from custom_actions.steps.sessions import Revocation
 
 ROOT = Path(__file__).parent.parent
 POLICY_FILES = sorted((ROOT / "policies").rglob("*.yml"))  # with those of opt-in/
@@ -119,9 +120,9 @@ def test_docstring_holds_a_complete_policy(resource, name):
 
 def test_every_action_class_of_the_package_is_registered():
     modules = [
-        importlib.import_module(f"custom_actions.{found.name}")
-        for found in pkgutil.iter_modules(custom_actions.__path__)
-        if found.name != "__main__"
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(custom_actions.__path__, "custom_actions.")
+        if not found.name.endswith("__main__")
     ]
     classes = {
         cls
@@ -129,7 +130,7 @@ def test_every_action_class_of_the_package_is_registered():
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, Action) and cls.__module__ == module.__name__
     }
-    bases = {ResponseAction}
+    bases = {ResponseAction, Step, Revert, Revocation}
     assert classes - bases == set(ACTIONS.values())
 
 

@@ -238,7 +238,7 @@ class BlockRemoteAddress(OfInstance, Step):
             )
         return change
 
-    def record(self, run):
+    def put_on_record(self, run):
         """Both sides of the record: what the instance needs, and which rules of an ACL are ours."""
         denies = [change.item for change in run.fresh]
         wanted = {deny.pair for deny in denies}
@@ -259,7 +259,9 @@ class BlockRemoteAddress(OfInstance, Step):
                 )
                 if not run.attempt(told, self.tag, run, record.as_tags(f"{DENY}{network}", held)):
                     # Denied all the same; the mail and this line are then the only record.
-                    self.log.error("not recorded on %s: %s on %s", self.name(run), network, new)
+                    self.log.error(
+                        "not recorded on %s: %s on %s", self.resource_id(run), network, new
+                    )
         for pair in dict.fromkeys(deny.pair for deny in denies):
             self.mark(run, [deny for deny in denies if deny.pair == pair])
 
@@ -422,7 +424,7 @@ class UnblockRemoteAddress(OfInstance, Revert):
         needed = {}
         keys = [f"{DENY}{network}" for network in held]
         for other, tags in record.find(self.client(), keys).items():
-            if other == self.name(run):
+            if other == self.resource_id(run):
                 continue
             for network, acl_ids in network_acl.held_denies(tags).items():
                 for acl_id in acl_ids:

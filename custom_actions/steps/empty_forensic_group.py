@@ -50,23 +50,23 @@ class EmptyForensicGroup(Step):
     def look(self, run):
         if run.view is None:
             return run.resource
-        return describe_group(self.client(), self.name(run))
+        return describe_group(self.client(), self.resource_id(run))
 
     def changes(self, run):
         yield Change(
-            self.name(run),
+            self.resource_id(run),
             holds=is_empty(run.view),
-            make=partial(empty_forensic_group, self.client(), self.name(run)),
+            make=partial(empty_forensic_group, self.client(), self.resource_id(run)),
             end="empty",
         )
 
     def plan(self, run):
-        return f"Would revoke every rule of {self.name(run)}."
+        return f"Would revoke every rule of {self.resource_id(run)}."
 
     def tell(self, run):
         if not run.holding:
-            return f"{self.name(run)} still has rules."
-        return f"{self.name(run)} has no rule{' any more' if run.made else ''}."
+            return f"{self.resource_id(run)} still has rules."
+        return f"{self.resource_id(run)} has no rule{' any more' if run.made else ''}."
 
 
 register("empty-forensic-group", EmptyForensicGroup, "security-group")

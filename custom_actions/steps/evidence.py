@@ -49,7 +49,7 @@ class Settings(OfInstance):
 
     def value(self, run, setting):
         answer = self.client().describe_instance_attribute(
-            InstanceId=self.name(run), Attribute=setting.attribute
+            InstanceId=self.resource_id(run), Attribute=setting.attribute
         )
         return answer[setting.parameter]["Value"]
 
@@ -60,12 +60,12 @@ class Settings(OfInstance):
 
     def write(self, run, setting, value):
         self.client().modify_instance_attribute(
-            InstanceId=self.name(run), **{setting.parameter: {"Value": value}}
+            InstanceId=self.resource_id(run), **{setting.parameter: {"Value": value}}
         )
 
     def write_volume(self, run, device, delete):
         self.client().modify_instance_attribute(
-            InstanceId=self.name(run),
+            InstanceId=self.resource_id(run),
             BlockDeviceMappings=[{"DeviceName": device, "Ebs": {"DeleteOnTermination": delete}}],
         )
 
@@ -182,7 +182,7 @@ class PreserveEvidence(Settings, Step):
             volumes(instance),
             incident[record.ISOLATED_AT],
             incident[record.FINDING],
-            ids if began == incident[record.ISOLATED_AT] else [],
+            ids if began == incident[record.ISOLATED_AT] else run.memory.get("recorded", []),
             [],
         )
         return view._replace(
@@ -249,11 +249,14 @@ class PreserveEvidence(Settings, Step):
 
     def snapshot(self, run):
         """Make the snapshots, unless a run that died made them, and record them."""
-        view, ids = run.view, run.view.snapshot_ids
+        view, ids, instance_id = run.view, run.view.snapshot_ids, self.resource_id(run)
         if not ids:
             made = self.client().create_snapshots(
-                InstanceSpecification={"InstanceId": self.name(run), "ExcludeBootVolume": False},
-                Description=f"{self.name(run)} isolated {view.incident} GuardDuty {view.finding}",
+                InstanceSpecification={
+                    "InstanceId": instance_id,
+                    "ExcludeBootVolume": False,
+                },
+                Description=f"{instance_id} isolated {view.incident} GuardDuty {view.finding}",
                 TagSpecifications=[
                     {
                         "ResourceType": "snapshot",
@@ -264,6 +267,7 @@ class PreserveEvidence(Settings, Step):
             ids = run.memory["snapshots"] = sorted(s["SnapshotId"] for s in made)
         # Before the read-back: these ids are all that a later run may have to go by.
         self.tag(run, record.as_tags(record.SNAPSHOTS, [view.incident, *ids]))
+        run.memory["recorded"] = ids
 
     def conclude(self, run):
         run.memory["store"] = run.read(

@@ -182,7 +182,7 @@ class IsolateInstance(OfInterfaces, Step):
                 "skipped",
             )
         if run.view is not None:
-            view = View(attached_interfaces(self.client(), self.name(run)), live=True)
+            view = View(attached_interfaces(self.client(), self.resource_id(run)), live=True)
         else:
             view = View(instance["NetworkInterfaces"], live=False)
             groups = forensic_group.ForensicGroups(self.client(), self.group_name)
@@ -197,7 +197,9 @@ class IsolateInstance(OfInterfaces, Step):
         run.memory["groups"].look({i["VpcId"] for i in view.interfaces})
         if not view.live and not self.is_first_response(run, view):
             # Nothing to hurry for, or something to know before: what is on record.
-            live = run.read("the records", attached_interfaces, self.client(), self.name(run))
+            live = run.read(
+                "the records", attached_interfaces, self.client(), self.resource_id(run)
+            )
             view = View(live, live=True) if live is not None else view
         for interface in view.interfaces:
             recorded = record.original_groups(interface)
@@ -252,7 +254,7 @@ class IsolateInstance(OfInterfaces, Step):
             flaws["not-cut"] = f"connections open before were not cut: {describe(cause)}"
         return flaws
 
-    def record(self, run):
+    def put_on_record(self, run):
         """Write each interface's groups into its tags, once: an existing record is never touched.
 
         One call for all interfaces; each then carries the records of its siblings as well, which
@@ -437,13 +439,13 @@ class ReleaseInstance(OfInterfaces, Revert):
     )
 
     def look(self, run):
-        interfaces = attached_interfaces(self.client(), self.name(run))
+        interfaces = attached_interfaces(self.client(), self.resource_id(run))
         if run.view is None:
             # The interfaces' tags: the instance's own may come from Custodian's cache.
             records = {i["NetworkInterfaceId"]: record.original_groups(i) for i in interfaces}
             if not any(records.values()):
                 raise PolicyExecutionError(
-                    f"{self.name(run)} is not isolated by this pack: none of its "
+                    f"{self.resource_id(run)} is not isolated by this pack: none of its "
                     f"{len(interfaces)} interfaces has a record of its groups. Nothing was changed."
                 )
             run.memory |= {"records": records, "known": self.existing_groups(records)}
@@ -484,7 +486,7 @@ class ReleaseInstance(OfInterfaces, Revert):
                 )
             yield change
 
-    def record(self, run):
+    def put_on_record(self, run):
         """Say so first: from then on no guard takes the change of groups for somebody else's."""
         if not run.memory.get("announced"):
             self.tag(run, [{"Key": record.STATE, "Value": record.RELEASING}])
@@ -499,7 +501,7 @@ class ReleaseInstance(OfInterfaces, Revert):
             *(key for i in interfaces for key in record.record_keys(i)),
         }
         self.client().delete_tags(
-            Resources=[self.name(run), *(i["NetworkInterfaceId"] for i in interfaces)],
+            Resources=[self.resource_id(run), *(i["NetworkInterfaceId"] for i in interfaces)],
             Tags=[{"Key": key} for key in sorted(keys)],
         )
 

@@ -129,7 +129,7 @@ class Service(OfInstance):
     def member(self, run):
         """The instance as Auto Scaling describes it, or None when it is in no group."""
         answer = self.client("autoscaling").describe_auto_scaling_instances(
-            InstanceIds=[self.name(run)]
+            InstanceIds=[self.resource_id(run)]
         )
         return next(iter(answer["AutoScalingInstances"]), None)
 
@@ -167,11 +167,13 @@ class Service(OfInstance):
             Target(
                 group,
                 t["Target"]["Port"],
-                "" if t["Target"]["Id"] == self.name(run) else t["Target"]["Id"],
+                "" if t["Target"]["Id"] == self.resource_id(run) else t["Target"]["Id"],
             )
             for t in (described or {}).get("TargetHealthDescriptions", ())
             if t["TargetHealth"]["State"] != "draining"
-            and (t["Target"]["Id"] == self.name(run) or not t["Target"]["Id"].startswith("i-"))
+            and (
+                t["Target"]["Id"] == self.resource_id(run) or not t["Target"]["Id"].startswith("i-")
+            )
         ]
 
     def registrations(self, run, wanted):
@@ -196,18 +198,18 @@ class Service(OfInstance):
         return [
             balancer["LoadBalancerName"]
             for balancer in balancers
-            if self.name(run) in (i["InstanceId"] for i in balancer["Instances"])
+            if self.resource_id(run) in (i["InstanceId"] for i in balancer["Instances"])
         ]
 
     def change_targets(self, call, run, targets):
         """Call `deregister_targets` or `register_targets` for the targets of one target group."""
         call(
             TargetGroupArn=self.arn(targets[0].group),
-            Targets=[{"Id": t.address or self.name(run), "Port": t.port} for t in targets],
+            Targets=[{"Id": t.address or self.resource_id(run), "Port": t.port} for t in targets],
         )
 
     def change_classic(self, call, run, name):
-        call(LoadBalancerName=name, Instances=[{"InstanceId": self.name(run)}])
+        call(LoadBalancerName=name, Instances=[{"InstanceId": self.resource_id(run)}])
 
 
 class LeaveService(Service, Step):
@@ -364,7 +366,7 @@ class LeaveService(Service, Step):
             raise PolicyExecutionError(f"it is terminating the instance already ({state})")
         self.client("autoscaling").detach_instances(
             AutoScalingGroupName=group,
-            InstanceIds=[self.name(run)],
+            InstanceIds=[self.resource_id(run)],
             ShouldDecrementDesiredCapacity=False,
         )
 
@@ -541,7 +543,7 @@ class ReturnToService(Service, Revert):
             change.make = partial(
                 self.client("autoscaling").attach_instances,
                 AutoScalingGroupName=group,
-                InstanceIds=[self.name(run)],
+                InstanceIds=[self.resource_id(run)],
             )
         return change
 

@@ -268,7 +268,7 @@ class RevokeInstanceSessions(OfInstance, Revocation):
     def look_at(self, run, instance):
         role = run.memory.get("role") or self.role_of(instance)
         run.memory["role"] = role
-        return self.deny(run, role, self.name(run), self.name(run))
+        return self.deny(run, role, self.resource_id(run), self.resource_id(run))
 
     def role_of(self, instance):
         profile = instance.get("IamInstanceProfile")
@@ -410,7 +410,7 @@ class RestoreInstanceSessions(OfInstance, Revert):
         policies = {}
         for word in self.recorded(run)[ROLE_POLICY]:
             role_name, _, name = word.partition("/")
-            if name == PREFIX + self.name(run) and ENTITY_NAME.fullmatch(role_name):
+            if name == PREFIX + self.resource_id(run) and ENTITY_NAME.fullmatch(role_name):
                 policies[word] = InlinePolicy(self.client("iam"), role_name, name)
             else:
                 policies[word] = None

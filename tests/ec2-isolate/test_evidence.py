@@ -318,7 +318,7 @@ def test_the_record_of_a_run_that_died_is_used(bench):
 def test_snapshots_that_describe_does_not_show_yet_are_not_made_twice(bench):
     instance = bench.instance()
     event = bench.scene.finding(instance)
-    bench.cloud.fail("DescribeSnapshots", "UnauthorizedOperation", skip=1, times=6)
+    bench.cloud.fail("DescribeSnapshots", "UnauthorizedOperation", skip=1, times=5)
 
     assert "UnauthorizedOperation" in error(bench.run("evidence", event))
     assert "forensic:snapshots" in bench.scene.tags(instance)
