@@ -183,7 +183,8 @@ class Run:
     begun: when this run did. view: what the last look returned. tags: the resource's own, if the
     look has read them. changes: as the last look shows them. made: whether this run made one.
     errors: {part: error} of what failed beside the changes; unread: of what could not be read.
-    recorded: what this run has put on record, or tried to. memory: what the step keeps of a look.
+    recorded: {tag key: words} that this run has put on record, or tried to. memory: what the step
+    keeps of a look.
     """
 
     def __init__(self, resource, event):
@@ -196,7 +197,7 @@ class Run:
         self.made = False
         self.errors = {}
         self.unread = {}
-        self.recorded = set()
+        self.recorded = {}
         self.memory = {}
 
     def read(self, part, call, *args, default=None, **request):
@@ -350,12 +351,14 @@ class Step(ResponseAction):
                 wanted.setdefault(change.key, []).extend(change.words)
         tags, new = [], []
         for key, words in wanted.items():
+            # with its own: EC2 may not show yet what this run has written
             present = record.from_tags(run.tags, key) or []
-            missing = [w for w in words if w not in present and (key, w) not in run.recorded]
+            present += [w for w in run.recorded.get(key, ()) if w not in present]
+            missing = [word for word in words if word not in present]
             if missing:
                 tags += record.as_tags(key, present + missing)
                 new += missing
-                run.recorded |= {(key, word) for word in missing}
+                run.recorded.setdefault(key, []).extend(missing)
         told = f"the record: {' '.join([*self.recording, *new])} could not be recorded"
         if tags and not run.attempt(told, self.tag, run, tags):
             self.log.error("not recorded on %s: %s", self.resource_id(run), " ".join(new))
@@ -402,6 +405,7 @@ class Revert(Step):
     """
 
     keys = ()
+    unrecorded = "nothing is recorded."
 
     def recorded(self, run):
         """The words of each recorded key; raises `NothingToDo` when nothing is recorded."""
@@ -409,8 +413,6 @@ class Revert(Step):
         if all(words is None for words in found.values()):
             raise NothingToDo(f"Nothing to revert: {self.unrecorded}")
         return {key: words or [] for key, words in found.items()}
-
-    unrecorded = "nothing is recorded."
 
     def is_wanting(self, run):
         return True  # the record would go at least
