@@ -1,0 +1,443 @@
+"""What each step acts on, in moto within this process: a stage for every step and its revert.
+
+A stage is made anew for each run that is tried; what costs time and is not touched (VPCs, groups)
+is shared by all of its class. `state` is everything that the step may change and a person would
+compare, with the tags.
+"""
+
+import functools
+import itertools
+import json
+from pathlib import Path
+
+FINDINGS = Path(__file__).parent.parent / "findings"
+ACCOUNT, REGION = "123456789012", "us-west-2"  # moto's account when nothing is assumed
+NUMBERS = itertools.count(1)
+
+
+class Stage:
+    """kind, step: the resource and the name of a step. revert: of its revert, None for none.
+
+    variants: what else the step has to cope with, as keyword arguments of `setup`.
+    """
+
+    kind = "ec2"
+    step = None
+    revert_kind = "ec2"
+    revert = None
+    finding = "ec2-malicious-ip-caller"
+    variants = ({},)
+
+    def __init__(self, client, **variant):
+        self.client = client  # boto3's, by name of the service; not watched
+        self.ec2 = client("ec2")
+        self.shared = shared(type(self), client)
+        self.event = json.loads((FINDINGS / f"{self.finding}.json").read_text())
+        self.event["detail"]["accountId"] = ACCOUNT
+        self.setup(**variant)
+
+    @classmethod
+    def share(cls, client):
+        """What all stages of the class use: {name: id}."""
+        ec2 = client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+        groups = [
+            ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+            for name in ("web", "ssh")
+        ]
+        return {"vpc": vpc, "subnet": subnet, "groups": groups}
+
+    def setup(self):
+        self.instance = self.launch()
+
+    def launch(self, **options):
+        launched = self.ec2.run_instances(
+            ImageId="ami-12c6146b",
+            MinCount=1,
+            MaxCount=1,
+            **{"SubnetId": self.shared["subnet"], "SecurityGroupIds": self.shared["groups"]}
+            | options,
+        )["Instances"][0]["InstanceId"]
+        self.event["detail"]["resource"]["instanceDetails"]["instanceId"] = launched
+        return launched
+
+    def resource(self):
+        """What Custodian hands to the action."""
+        shown = self.ec2.describe_instances(InstanceIds=[self.instance])
+        return {"Tags": [], **shown["Reservations"][0]["Instances"][0]}
+
+    revert_resource = resource
+
+    def revert_data(self):
+        """The arguments of the revert."""
+        return {}
+
+    def tags(self, resource_id):
+        shown = self.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [resource_id]}])
+        return {tag["Key"]: tag["Value"] for tag in shown["Tags"]}
+
+    def state(self):
+        raise NotImplementedError
+
+
+@functools.cache
+def shared(cls, client):
+    return cls.share(client)
+
+
+class Isolate(Stage):
+    step, revert = "isolate-instance", "release-instance"
+    variants = ({}, {"elsewhere": True}, {"rules": True})
+
+    def setup(self, elsewhere=False, rules=False):
+        self.instance, self.neighbour = self.launch(), self.launch()
+        self.event["detail"]["resource"]["instanceDetails"]["instanceId"] = self.instance
+        subnet, group = self.shared["subnet"], self.shared["groups"][1]
+        if elsewhere or rules:
+            # a second VPC, where the forensic group has to be made, or has rules
+            more = Stage.share(self.client)
+            subnet, group = more["subnet"], more["groups"][0]
+            if rules:
+                self.forensic(more["vpc"], rules=True)
+        second = self.ec2.create_network_interface(SubnetId=subnet, Groups=[group])
+        self.ec2.attach_network_interface(
+            NetworkInterfaceId=second["NetworkInterface"]["NetworkInterfaceId"],
+            InstanceId=self.instance,
+            DeviceIndex=1,
+        )
+
+    @classmethod
+    def share(cls, client):
+        made = super().share(client)
+        cls.make_forensic(client, made["vpc"])
+        return made
+
+    def forensic(self, vpc, rules=False):
+        self.make_forensic(self.client, vpc, rules)
+
+    @staticmethod
+    def make_forensic(client, vpc, rules=False):
+        ec2, name = client("ec2"), "ForensicSecurityGroup"
+        group = ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+        (shown,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+        if rules:
+            ec2.authorize_security_group_ingress(
+                GroupId=group, IpPermissions=shown["IpPermissionsEgress"]
+            )
+        else:
+            ec2.revoke_security_group_egress(
+                GroupId=group, IpPermissions=shown["IpPermissionsEgress"]
+            )
+
+    def interfaces(self, instance):
+        shown = self.ec2.describe_network_interfaces(
+            Filters=[{"Name": "attachment.instance-id", "Values": [instance]}]
+        )["NetworkInterfaces"]
+        shown.sort(key=lambda i: i["Attachment"]["DeviceIndex"])
+        return [
+            {
+                "groups": sorted(g["GroupName"] for g in i["Groups"]),
+                "tags": sorted((t["Key"], t["Value"]) for t in i["TagSet"]),
+            }
+            for i in shown
+        ]
+
+    def state(self):
+        return {
+            "instance": self.interfaces(self.instance),
+            "neighbour": self.interfaces(self.neighbour),
+            "tags": self.tags(self.instance),
+        }
+
+
+class Block(Stage):
+    step, revert = "block-remote-address", "unblock-remote-address"
+
+    def setup(self):
+        # an ACL of its own, since the rules of one are few
+        number = next(NUMBERS) % 250
+        subnet = self.ec2.create_subnet(
+            VpcId=self.shared["vpc"], CidrBlock=f"10.0.{number + 1}.0/24"
+        )["Subnet"]["SubnetId"]
+        self.acl = self.ec2.create_network_acl(VpcId=self.shared["vpc"])["NetworkAcl"][
+            "NetworkAclId"
+        ]
+        (default,) = self.ec2.describe_network_acls(
+            Filters=[{"Name": "association.subnet-id", "Values": [subnet]}]
+        )["NetworkAcls"]
+        (association,) = [a for a in default["Associations"] if a["SubnetId"] == subnet]
+        self.ec2.replace_network_acl_association(
+            AssociationId=association["NetworkAclAssociationId"], NetworkAclId=self.acl
+        )
+        for egress in (False, True):
+            self.ec2.create_network_acl_entry(
+                NetworkAclId=self.acl,
+                RuleNumber=100,
+                Protocol="-1",
+                RuleAction="allow",
+                Egress=egress,
+                CidrBlock="0.0.0.0/0",
+            )
+        self.instance = self.launch(SubnetId=subnet)
+
+    def state(self):
+        (acl,) = self.ec2.describe_network_acls(NetworkAclIds=[self.acl])["NetworkAcls"]
+        rules = [
+            (e["Egress"], e["RuleNumber"], e["RuleAction"], e.get("CidrBlock"))
+            for e in acl["Entries"]
+        ]
+        tags = [(t["Key"], t["Value"]) for t in acl["Tags"]]
+        return {"acl": sorted(rules), "marks": sorted(tags), "tags": self.tags(self.instance)}
+
+
+class Evidence(Stage):
+    step, revert = "preserve-evidence", "restore-settings"
+
+    def setup(self):
+        self.instance = self.launch(
+            InstanceInitiatedShutdownBehavior="terminate",
+            BlockDeviceMappings=[
+                {"DeviceName": name, "Ebs": {"VolumeSize": 8, "DeleteOnTermination": True}}
+                for name in ("/dev/sda", "/dev/sdb")
+            ],
+        )
+        self.ec2.create_tags(
+            Resources=[self.instance],
+            Tags=[
+                {"Key": "forensic:isolated-at", "Value": "2026-11-23T09:00:00+00:00"},
+                {"Key": "forensic:finding", "Value": self.event["detail"]["id"]},
+            ],
+        )
+
+    def state(self):
+        settings = [
+            self.ec2.describe_instance_attribute(InstanceId=self.instance, Attribute=name)[
+                name[0].upper() + name[1:]
+            ]["Value"]
+            for name in (
+                "disableApiTermination",
+                "disableApiStop",
+                "instanceInitiatedShutdownBehavior",
+            )
+        ]
+        volumes = [
+            (m["DeviceName"], m["Ebs"]["DeleteOnTermination"])
+            for m in self.resource()["BlockDeviceMappings"]
+        ]
+        return {"settings": settings, "volumes": volumes, "tags": self.tags(self.instance)}
+
+    def extra(self):
+        """What a revert leaves: the snapshots."""
+        found = self.ec2.describe_snapshots(
+            OwnerIds=["self"],
+            Filters=[{"Name": "tag:forensic:instance", "Values": [self.instance]}],
+        )
+        return len(found["Snapshots"])
+
+
+class Service(Stage):
+    step, revert = "leave-service", "return-to-service"
+
+    @classmethod
+    def share(cls, client):
+        made = super().share(client)
+        client("autoscaling").create_launch_configuration(
+            LaunchConfigurationName="web",
+            ImageId="ami-12c6146b",
+            InstanceType="t3.micro",
+            SecurityGroups=made["groups"],
+        )
+        return made
+
+    def setup(self):
+        number = next(NUMBERS)
+        self.scaling, self.elbv2, self.elb = map(self.client, ("autoscaling", "elbv2", "elb"))
+        self.group, self.classic = f"group-{number}", f"classic-{number}"
+        self.scaling.create_auto_scaling_group(
+            AutoScalingGroupName=self.group,
+            LaunchConfigurationName="web",
+            MinSize=0,
+            MaxSize=3,
+            DesiredCapacity=1,
+            VPCZoneIdentifier=self.shared["subnet"],
+        )
+        (self.instance,) = self.members()
+        self.event["detail"]["resource"]["instanceDetails"]["instanceId"] = self.instance
+        self.target_group = self.elbv2.create_target_group(
+            Name=f"web-{number}", Protocol="HTTP", Port=80, VpcId=self.shared["vpc"]
+        )["TargetGroups"][0]["TargetGroupArn"]
+        self.elbv2.register_targets(
+            TargetGroupArn=self.target_group,
+            Targets=[{"Id": self.instance, "Port": port} for port in (80, 8080)],
+        )
+        self.elb.create_load_balancer(
+            LoadBalancerName=self.classic,
+            Listeners=[{"Protocol": "http", "LoadBalancerPort": 80, "InstancePort": 80}],
+            Subnets=[self.shared["subnet"]],
+        )
+        self.elb.register_instances_with_load_balancer(
+            LoadBalancerName=self.classic, Instances=[{"InstanceId": self.instance}]
+        )
+
+    def teardown(self):
+        """So that the next stage's step does not look through the target groups of this one."""
+        self.elbv2.delete_target_group(TargetGroupArn=self.target_group)
+        self.elb.delete_load_balancer(LoadBalancerName=self.classic)
+
+    def revert_data(self):
+        return {"rejoin-auto-scaling-group": True}
+
+    def members(self):
+        (shown,) = self.scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[self.group])[
+            "AutoScalingGroups"
+        ]
+        return [i["InstanceId"] for i in shown["Instances"]]
+
+    def state(self):
+        health = self.elbv2.describe_target_health(TargetGroupArn=self.target_group)
+        (classic,) = self.elb.describe_load_balancers(LoadBalancerNames=[self.classic])[
+            "LoadBalancerDescriptions"
+        ]
+        return {
+            "member": self.instance in self.members(),
+            "targets": sorted(
+                (t["Target"]["Id"], t["Target"]["Port"])
+                for t in health["TargetHealthDescriptions"]
+                if t["TargetHealth"]["State"] != "draining"
+            ),
+            "classic": [i["InstanceId"] for i in classic["Instances"]],
+            "tags": self.tags(self.instance),
+        }
+
+
+class Role(Stage):
+    """A role with a policy of a person."""
+
+    def make_role(self):
+        self.iam = self.client("iam")
+        self.role = self.iam.create_role(
+            RoleName=f"web-{next(NUMBERS)}", AssumeRolePolicyDocument="{}"
+        )["Role"]
+        statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+        self.iam.put_role_policy(
+            RoleName=self.role["RoleName"],
+            PolicyName="own",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+        )
+
+    def policies(self):
+        key = {"RoleName": self.role["RoleName"]}
+        return [
+            (name, self.iam.get_role_policy(**key, PolicyName=name)["PolicyDocument"])
+            for name in self.iam.list_role_policies(**key)["PolicyNames"]
+        ]
+
+
+class InstanceSessions(Role):
+    step, revert = "revoke-role-sessions", "restore-role-sessions"
+
+    def setup(self):
+        self.make_role()
+        self.instance, name = self.launch(), self.role["RoleName"]
+        self.iam.create_instance_profile(InstanceProfileName=name)
+        self.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+        self.ec2.associate_iam_instance_profile(
+            InstanceId=self.instance, IamInstanceProfile={"Name": name}
+        )
+
+    def state(self):
+        return {"policies": self.policies(), "tags": self.tags(self.instance)}
+
+
+class FindingSessions(Role):
+    kind = revert_kind = "account"
+    step, revert = "revoke-role-sessions", "restore-role-sessions"
+    finding = "iam-role-credential-exfiltration"
+    variants = ({}, {"session": "app-session"})
+
+    def setup(self, session="i-0abc1234def567890"):
+        self.make_role()
+        self.event["detail"]["resource"]["accessKeyDetails"] |= {
+            "userName": self.role["RoleName"],
+            "principalId": f"{self.role['RoleId']}:{session}",
+        }
+
+    def resource(self):
+        return {"account_id": ACCOUNT, "Tags": []}
+
+    revert_resource = resource
+
+    def revert_data(self):
+        return {"role": self.role["RoleName"], "finding": self.event["detail"]["id"]}
+
+    def state(self):
+        tags = self.iam.list_role_tags(RoleName=self.role["RoleName"])["Tags"]
+        return {"policies": self.policies(), "tags": tags}
+
+
+class AccessKey(Stage):
+    kind, revert_kind = "iam-user", "account"
+    step, revert = "deactivate-access-key", "reactivate-access-key"
+    finding = "iam-user-malicious-ip-caller"
+
+    def setup(self):
+        self.iam = self.client("iam")
+        self.user = f"build-{next(NUMBERS)}"
+        created = self.iam.create_user(UserName=self.user)["User"]
+        self.key, self.other = (
+            self.iam.create_access_key(UserName=self.user)["AccessKey"]["AccessKeyId"]
+            for _ in range(2)
+        )
+        self.event["detail"]["resource"]["accessKeyDetails"] |= {
+            "userName": self.user,
+            "principalId": created["UserId"],
+            "accessKeyId": self.key,
+        }
+
+    def resource(self):
+        return {"Tags": [], **self.iam.get_user(UserName=self.user)["User"]}
+
+    def revert_resource(self):
+        return {"account_id": ACCOUNT, "Tags": []}
+
+    def revert_data(self):
+        return {"user": self.user, "access-key": self.key, "finding": self.event["detail"]["id"]}
+
+    def state(self):
+        keys = self.iam.list_access_keys(UserName=self.user)["AccessKeyMetadata"]
+        return {
+            "keys": [(k["AccessKeyId"] == self.key, k["Status"]) for k in keys],
+            "tags": self.iam.list_user_tags(UserName=self.user)["Tags"],
+        }
+
+
+class ForensicGroup(Stage):
+    kind, step = "security-group", "empty-forensic-group"
+
+    def setup(self):
+        name = f"forensic-{next(NUMBERS)}"
+        self.group = self.ec2.create_security_group(
+            GroupName=name, Description=name, VpcId=self.shared["vpc"]
+        )["GroupId"]
+        rules = self.resource()["IpPermissionsEgress"]
+        self.ec2.authorize_security_group_ingress(GroupId=self.group, IpPermissions=rules)
+
+    def resource(self):
+        return self.ec2.describe_security_groups(GroupIds=[self.group])["SecurityGroups"][0]
+
+    def state(self):
+        shown = self.resource()
+        return {key: len(shown[key]) for key in ("IpPermissions", "IpPermissionsEgress")}
+
+
+STAGES = [
+    Isolate,
+    Block,
+    Evidence,
+    Service,
+    InstanceSessions,
+    FindingSessions,
+    AccessKey,
+    ForensicGroup,
+]
