@@ -3,7 +3,8 @@
 from c7n.utils import type_schema
 
 from custom_actions.forensic_group import empty_forensic_group, is_empty
-from custom_actions.response import ResponseAction, register
+from custom_actions.registry import register
+from custom_actions.response import ResponseAction
 
 
 class EmptyForensicGroup(ResponseAction):

@@ -3,8 +3,9 @@
 from botocore.exceptions import ClientError
 from c7n.actions import EventAction
 from c7n.exceptions import PolicyExecutionError
-from c7n.manager import resources
 from c7n.utils import get_retry, local_session, type_schema
+
+from custom_actions.registry import register
 
 OUTCOMES = "c7n:response"
 
@@ -124,22 +125,6 @@ def describe(error):
 def tags_of(resource, key="Tags"):
     """A resource's tags as a dictionary; EC2 calls the list `Tags`, on interfaces `TagSet`."""
     return {tag["Key"]: tag["Value"] for tag in resource.get(key) or ()}
-
-
-def register(name, action, *resource_types):
-    """Register an action by its name in policies, with these resources or with all of AWS.
-
-    It works for resources that Custodian loads later, too (as c7n.actions.notify does): importing
-    them here would cost every cold start.
-    """
-
-    def add(registry, resource_class):
-        if not resource_types or resource_class.type in resource_types:
-            resource_class.action_registry.register(name, action)
-
-    for resource_class in resources.values():
-        add(resources, resource_class)
-    resources.subscribe(add)
 
 
 class FailUnlessComplete(EventAction):
