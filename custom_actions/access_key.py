@@ -17,7 +17,7 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.manager import resources
 from c7n.utils import type_schema
 
-from custom_actions.credentials import (
+from custom_actions.finding import (
     ENTITY_NAME,
     FINDING_ID,
     USER_KEY_ID,

@@ -19,6 +19,7 @@ from c7n.resources.ec2 import EC2
 from c7n.utils import type_schema
 
 from custom_actions import record
+from custom_actions.finding import remote_addresses
 from custom_actions.isolate import attached_interfaces
 from custom_actions.response import ResponseAction, describe, error_code, retry, tags_of
 
@@ -67,26 +68,6 @@ PRIVATE = {
         "fc00::/7",
     )
 }
-
-
-def remote_addresses(event):
-    """The remote addresses that a finding names, as it spells them, each once.
-
-    They stand under `remoteIpDetails` of the action (networkConnectionAction, awsApiCallAction
-    and others like them), or of each entry of a list in it (portProbeDetails).
-    """
-    detail = (event or {}).get("detail") or {}
-    action = (detail.get("service") or {}).get("action") or {}
-    found = []
-    for kind in action.values() if isinstance(action, dict) else ():
-        if not isinstance(kind, dict):
-            continue
-        lists = [entry for value in kind.values() if isinstance(value, list) for entry in value]
-        for holder in (kind, *lists):
-            details = holder.get("remoteIpDetails") if isinstance(holder, dict) else None
-            if isinstance(details, dict):
-                found += [details.get("ipAddressV4"), details.get("ipAddressV6")]
-    return list(dict.fromkeys(str(address) for address in found if address))
 
 
 def vpc_networks(vpc):

@@ -5,13 +5,11 @@ the resources and without the templates. Policies hand it on in `event["c7n:noti
 subject and template take it.
 """
 
-import contextlib
-import json
-
 from c7n.actions import EventAction
 from c7n.utils import type_schema
 
-from custom_actions.response import register
+from custom_actions.finding import is_sample, mapping
+from custom_actions.registry import register
 
 NOTICE = "c7n:notice"
 
@@ -36,46 +34,24 @@ def one_line(text, longest=LONGEST):
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def is_sample(finding):
-    """Whether a finding is marked as a sample, in any of the ways that have been seen.
-
-    policies/ec2-isolate.yml excludes the same markings by event filters.
-    """
-    service = _mapping(finding, "service")
-    info = _mapping(service, "additionalInfo")
-    value = info.get("value")
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    marks = [info.get("sample"), value.get("sample") if isinstance(value, dict) else None]
-    return (
-        any(str(mark).lower() == "true" for mark in marks)
-        or str(finding.get("title")).strip().upper().startswith("[SAMPLE]")
-        or _mapping(_mapping(finding, "resource"), "instanceDetails").get("instanceId")
-        == "i-99999999"
-    )
-
-
-def finding_headline(finding):
-    """`GuardDuty Finding | ID: ...: The EC2 instance ... may be compromised ...`.
-
-    `finding` is the event's `detail`; every field may be missing, null or of another type.
-    """
-    count = _mapping(finding, "service").get("count")
+def finding_headline(event):
+    """`GuardDuty Finding | ID: ...: The EC2 instance ... may be compromised ...`."""
+    finding = mapping(event, "detail")
+    count = mapping(finding, "service").get("count")
     line = (
         f"GuardDuty Finding | ID: {one_line(finding.get('id'), 64) or '(none)'}: "
         f"The {_subject(finding)} may be compromised and should be investigated"
     )
     if isinstance(count, int) and count > 1:
         line += f" (seen {count} times)"
-    return one_line(f"[SAMPLE] {line}" if is_sample(finding) else line)
+    return one_line(f"[SAMPLE] {line}" if is_sample(event) else line)
 
 
 def _subject(finding):
     """What the finding is about, in words."""
-    resource = _mapping(finding, "resource")
-    access = _mapping(resource, "accessKeyDetails")
-    instance = one_line(_mapping(resource, "instanceDetails").get("instanceId"), 40)
+    resource = mapping(finding, "resource")
+    access = mapping(resource, "accessKeyDetails")
+    instance = one_line(mapping(resource, "instanceDetails").get("instanceId"), 40)
     name = one_line(access.get("userName") or access.get("principalId"), 128) or "(not named)"
     if access and resource.get("resourceType") != "Instance":
         kinds = {"IAMUser": "IAM user", "AssumedRole": "IAM role", "Role": "IAM role"}
@@ -124,7 +100,7 @@ def credential_headline(finding, outcomes):
     It says what was denied or deactivated only when an outcome has `revoked`, that is, after the
     read-back. `outcomes` are those of the steps, see custom_actions/response.py.
     """
-    access = _mapping(_mapping(finding, "resource"), "accessKeyDetails")
+    access = mapping(finding, "resource", "accessKeyDetails")
     discovered = (
         f"GuardDuty discovered that credentials of the {_subject(finding)} may be in the wrong "
         f"hands: {one_line(finding.get('title'), 300)}"
@@ -152,7 +128,7 @@ def guard_headline(call, resource_id, outcomes):
 
     `call` is the `detail` of an API call as CloudTrail reports it.
     """
-    identity = _mapping(call, "userIdentity")
+    identity = mapping(call, "userIdentity")
     who = one_line(identity.get("arn") or identity.get("principalId") or "somebody", 200)
     failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
     if failures:
@@ -178,11 +154,6 @@ def release_headline(instance_id, who, outcomes):
             f"{line}the release by {one_line(who, 200)} is NOT COMPLETE: {one_line(failures, 500)}"
         )
     return one_line(f"{line}released by {one_line(who, 200)}. Everything is back as it was.")
-
-
-def _mapping(parent, key):
-    value = parent.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 class FindingHeadline(EventAction):
@@ -218,8 +189,7 @@ class FindingHeadline(EventAction):
     permissions = ()
 
     def process(self, resources, event=None):
-        finding = event["detail"]
-        event[NOTICE] = {"headline": finding_headline(finding), "sample": is_sample(finding)}
+        event[NOTICE] = {"headline": finding_headline(event), "sample": is_sample(event)}
 
 
 register("finding-headline", FindingHeadline, "account")

@@ -9,7 +9,7 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.policy import CloudTrailMode, GuardDutyMode
 from c7n.utils import local_session
 
-from custom_actions.credentials import INSTANCE_ID, user_key
+from custom_actions.finding import INSTANCE_ID, user_key
 from custom_actions.response import describe, retry
 
 UNRESOLVED = "c7n:unresolved"

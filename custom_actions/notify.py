@@ -11,7 +11,7 @@ from c7n.actions import Notify
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions.credentials import finding_id
+from custom_actions.finding import finding_id
 from custom_actions.headline import (
     NOTICE,
     SUBJECT,
@@ -21,7 +21,8 @@ from custom_actions.headline import (
     remediation_headline,
 )
 from custom_actions.record import GUARDED, NOTIFIED, notified_key
-from custom_actions.response import OUTCOMES, ResponseAction, register, retry, tags_of
+from custom_actions.registry import register
+from custom_actions.response import OUTCOMES, ResponseAction, retry, tags_of
 from custom_actions.sessions import ROLE
 
 

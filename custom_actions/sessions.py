@@ -35,7 +35,7 @@ from c7n.manager import resources
 from c7n.resources.ec2 import EC2
 from c7n.utils import type_schema
 
-from custom_actions.credentials import ENTITY_NAME, FINDING_ID, finding_id, role_session
+from custom_actions.finding import ENTITY_NAME, FINDING_ID, finding_id, role_session
 from custom_actions.record import ROLE_POLICY, as_tags, from_tags, notified_key, tag_keys
 from custom_actions.response import (
     FailUnlessComplete,

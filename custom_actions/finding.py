@@ -1,0 +1,326 @@
+"""What is read out of a GuardDuty finding, and the filter that says which findings a policy means.
+
+The functions take the event as EventBridge delivers it, or None, as there is in pull mode. No
+field is trusted to be there or to be of its type: one that is missing, null or of another type
+reads as if it said nothing. Some fields hold text that an attacker chose. What is about to be
+acted on is checked: what is not a well-formed id or name raises PolicyExecutionError, so that
+nothing is changed, and the caller compares what is left with what AWS itself says.
+
+Sources: https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Finding.html (fields; an
+event spells them in camelCase),
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html (prefixes of unique
+ids), https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html (lengths).
+"""
+
+import contextlib
+import json
+import re
+from dataclasses import dataclass
+
+from c7n.exceptions import PolicyExecutionError, PolicyValidationError
+from c7n.filters import EventFilter
+from c7n.utils import type_schema
+
+from custom_actions.registry import register
+
+INSTANCE_ID = re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})")
+ENTITY_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")  # of a role or a user
+ROLE_ID = re.compile(r"AROA[A-Z0-9]{12,124}")
+USER_KEY_ID = re.compile(r"AKIA[A-Z0-9]{12,124}")
+TEMPORARY_KEY_ID = re.compile(r"ASIA[A-Z0-9]{12,124}")
+# A real one is 32 hexadecimal digits; it becomes part of policy names and tag keys.
+FINDING_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+# The instance that GuardDuty names in every sample about one.
+SAMPLE_INSTANCE = "i-99999999"
+
+# A key of JSON text, which words in one of its strings cannot imitate: their quotes are escaped.
+SAMPLE_KEY = re.compile(r'[{,]\s*"sample"\s*:\s*"?true', re.IGNORECASE)
+
+
+def mapping(parent, *keys):
+    """The mapping at a path of keys; an empty one when something else or nothing stands there."""
+    for key in keys:
+        parent = parent.get(key) if isinstance(parent, dict) else None
+    return parent if isinstance(parent, dict) else {}
+
+
+def text(parent, key):
+    """The text under a key of a mapping; an empty one when something else or nothing is there."""
+    value = parent.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def finding_type(event):
+    """The type, as `UnauthorizedAccess:EC2/TorClient`; empty when the finding has none."""
+    return text(mapping(event, "detail"), "type")
+
+
+def is_actor(event):
+    """Whether the finding says that the resource acts, and is not the target.
+
+    It separates the two directions of a type that exists in both. It does not say who is guilty:
+    most findings about a compromised instance call it the target.
+    """
+    return mapping(event, "detail", "service").get("resourceRole") == "ACTOR"
+
+
+def is_archived(event):
+    """Whether somebody, or a suppression rule, has dealt with the finding."""
+    return _word(mapping(event, "detail", "service").get("archived")) == "true"
+
+
+def is_sample(event):
+    """Whether the finding is marked as a sample, in any of the ways that have been seen.
+
+    A sample must never be acted on, so this errs on the side of a sample: a key `sample` counts
+    at any depth of `additionalInfo` and of the JSON text in its `value`, also when that text is
+    cut off or goes on. What an attacker can choose must not make a real finding one: words in a
+    string of that text do not count.
+    """
+    finding = mapping(event, "detail")
+    instance = mapping(finding, "resource", "instanceDetails")
+    return (
+        text(finding, "title").strip().upper().startswith("[SAMPLE]")
+        or text(instance, "instanceId") == SAMPLE_INSTANCE
+        or _is_marked(mapping(finding, "service", "additionalInfo"))
+    )
+
+
+def _is_marked(info):
+    value = info.get("value")
+    if isinstance(value, str):
+        if SAMPLE_KEY.search(value):
+            return True
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    pending = [info, value]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if any(k.lower() == "sample" and _word(v).startswith("true") for k, v in node.items()):
+                return True
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+    return False
+
+
+def _word(value):
+    """A boolean as a word in lower case; findings have been seen to spell it as one."""
+    return str(value).strip('"').lower() if isinstance(value, bool | str) else ""
+
+
+def remote_addresses(event):
+    """The remote addresses that a finding names, as it spells them, each once.
+
+    They stand under `remoteIpDetails` of the action (networkConnectionAction, awsApiCallAction
+    and others like them), or of each entry of a list in it (portProbeDetails).
+    """
+    found = []
+    for action in mapping(event, "detail", "service", "action").values():
+        lists = [value for value in mapping(action).values() if isinstance(value, list)]
+        for holder in (action, *(entry for entries in lists for entry in entries)):
+            details = mapping(holder, "remoteIpDetails")
+            found += [details.get("ipAddressV4"), details.get("ipAddressV6")]
+    return list(dict.fromkeys(str(address) for address in found if address))
+
+
+def finding_id(event):
+    """The id of the finding, which is the name of its incident. Raises PolicyExecutionError."""
+    found = mapping(event, "detail").get("id")
+    if not isinstance(found, str) or not FINDING_ID.fullmatch(found):
+        raise PolicyExecutionError(f"{found!r} is not the id of a finding")
+    return found
+
+
+@dataclass(frozen=True)
+class RoleSession:
+    """A session of a role: `principalId` of a finding is `<role_id>:<name>`."""
+
+    role_name: str
+    role_id: str
+    name: str
+
+    @property
+    def instance_id(self):
+        """The instance that EC2 made the session for, or None when it names no instance."""
+        return self.name if INSTANCE_ID.fullmatch(self.name) else None
+
+
+def role_session(event, account_id):
+    """The role session that a finding of this account is about. Raises PolicyExecutionError."""
+    details = _access_key_details(event, account_id)
+    if details.get("userType") != "AssumedRole":
+        raise PolicyExecutionError(
+            f"the finding is about a {details.get('userType')!r}, not about an AssumedRole"
+        )
+    role_id, colon, name = str(details.get("principalId")).partition(":")
+    if not colon or not ROLE_ID.fullmatch(role_id):
+        raise PolicyExecutionError(
+            f"principalId {details.get('principalId')!r} is not a role id and a session name"
+        )
+    return RoleSession(_name(details, "role"), role_id, name)
+
+
+@dataclass(frozen=True)
+class UserKey:
+    """A long-term access key of an IAM user: `principalId` of a finding is the user's id."""
+
+    user_name: str
+    user_id: str
+    key_id: str
+
+
+def user_key(event, account_id):
+    """The access key that a finding of this account is about. Raises PolicyExecutionError."""
+    details = _access_key_details(event, account_id)
+    if details.get("userType") != "IAMUser":
+        raise PolicyExecutionError(
+            f"the finding is about a {details.get('userType')!r}, not about an IAMUser"
+        )
+    key_id = str(details.get("accessKeyId"))
+    if TEMPORARY_KEY_ID.fullmatch(key_id):
+        raise PolicyExecutionError(
+            f"{key_id} is a temporary key of the user; such a key cannot be deactivated"
+        )
+    if not USER_KEY_ID.fullmatch(key_id):
+        raise PolicyExecutionError(f"{details.get('accessKeyId')!r} is not an access key id")
+    return UserKey(_name(details, "user"), str(details.get("principalId")), key_id)
+
+
+def _access_key_details(event, account_id):
+    finding = mapping(event, "detail")
+    if finding.get("accountId") != account_id:
+        raise PolicyExecutionError(f"the finding is of account {finding.get('accountId')}")
+    details = mapping(finding, "resource").get("accessKeyDetails")
+    if not isinstance(details, dict):
+        raise PolicyExecutionError("the finding names no credentials")
+    return details
+
+
+def _name(details, kind):
+    name = details.get("userName")
+    if not isinstance(name, str) or not ENTITY_NAME.fullmatch(name):
+        raise PolicyExecutionError(f"{name!r} is not the name of a {kind}")
+    return name
+
+
+# Entries of a list of types, as in `mode.pattern`, which takes the same list by a YAML anchor.
+TYPES = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "oneOf": [
+            {"type": "string", "minLength": 1},
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["prefix"],
+                "properties": {"prefix": {"type": "string", "minLength": 1}},
+            },
+        ]
+    },
+}
+
+
+class FindingFilter(EventFilter):
+    """Says which GuardDuty findings a policy means; it passes all resources or none.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: ec2-isolate-miners-and-attackers
+            resource: ec2
+            mode:
+              type: guard-duty
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+              pattern:
+                detail:
+                  type: &types
+                    - UnauthorizedAccess:EC2/SSHBruteForce
+                    - prefix: CryptoCurrency:EC2/
+            filters:
+              - type: guard-duty-finding
+                types: *types
+                actor-only: [UnauthorizedAccess:EC2/SSHBruteForce]
+            actions:
+              - isolate-instance
+              - fail-unless-complete
+
+    Arguments: `types`, entries as in an event pattern: a type, or a mapping with the `prefix` of
+    types, both case-sensitive. `actor-only`, entries of `types`: findings that exist in both
+    directions, meant only when the resource is the one that acts (`service.resourceRole` is
+    ACTOR). `samples: true` and `archived: true` let in what is left out otherwise: samples, and
+    findings that somebody or a suppression rule has dealt with.
+
+    It is not called `finding`: that is Custodian's filter for Security Hub. Like Custodian's
+    `event` filter it passes everything where there is no event (`--dryrun`). It is refused in
+    every mode but guard-duty, where it would pass all or nothing. Needs no IAM permission.
+
+    Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
+    """
+
+    schema = type_schema(
+        "guard-duty-finding",
+        required=["types"],
+        **{
+            "types": TYPES,
+            "actor-only": TYPES,
+            "samples": {"type": "boolean"},
+            "archived": {"type": "boolean"},
+        },
+    )
+    schema_alias = False
+    permissions = ()
+
+    def validate(self):
+        about = f"policy:{self.manager.data.get('name')} filter:{self.type}"
+        mode = mapping(self.manager.data, "mode").get("type")
+        if mode != "guard-duty":
+            raise PolicyValidationError(
+                f"{about} needs mode guard-duty, which alone brings a finding; the mode is {mode}"
+            )
+        stray = [e for e in self.data.get("actor-only", ()) if e not in self.data["types"]]
+        if stray:
+            raise PolicyValidationError(
+                f"{about} actor-only names {stray}, which types does not: spell them as there"
+            )
+        return self
+
+    def process(self, resources, event=None):
+        reason = None if event is None else self.refusal(event)
+        if reason is None:
+            return resources
+        finding = mapping(event, "detail").get("id")
+        self.log.info(
+            "policy:%s finding:%s left out: %s", self.manager.data.get("name"), finding, reason
+        )
+        return []
+
+    def refusal(self, event):
+        """Why the policy does not mean this finding, or None."""
+        found = finding_type(event)
+        if not _is_among(self.data["types"], found):
+            return f"the type {found!r} is not among the policy's"
+        if is_sample(event) and not self.data.get("samples"):
+            return "it is a sample"
+        if is_archived(event) and not self.data.get("archived"):
+            return "it is archived"
+        if _is_among(self.data.get("actor-only", ()), found) and not is_actor(event):
+            return f"the resource of a {found} is not the one that acts"
+        return None
+
+
+def _is_among(types, found):
+    return any(
+        found.startswith(entry["prefix"]) if isinstance(entry, dict) else found == entry
+        for entry in types
+    )
+
+
+register("guard-duty-finding", FindingFilter, "account", "ec2", "iam-user")
