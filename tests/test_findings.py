@@ -157,11 +157,13 @@ def says_sample(played):
 
 
 @pytest.mark.parametrize("name", NOT_FOR_ISOLATION)
-def test_a_marked_finding_never_isolates(name, play):
+def test_a_marked_finding_never_isolates(name, play, pack):
     played = play(NOT_FOR_ISOLATION[name])
 
     assert played.nothing_changed
     assert of("ec2-isolate", played.messages) == []
+    (invocation,) = (i for i in pack.cloud.invocations if "isolate" in i.function_name)
+    assert f"left out: it is {'a sample' if name in SAMPLES else 'archived'}" in invocation.log
     assert says_sample(played) is (name in SAMPLES)
 
 
