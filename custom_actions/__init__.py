@@ -1,6 +1,6 @@
 """A response to GuardDuty findings for Cloud Custodian.
 
-Importing the package registers every action with Custodian.
+Importing the package registers every action and filter with Custodian.
 """
 
-from custom_actions import headline, notify, response, steps  # noqa: F401
+from custom_actions import finding, headline, notify, response, steps  # noqa: F401

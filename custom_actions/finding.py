@@ -100,7 +100,7 @@ def _is_marked(info):
         if isinstance(node, dict):
             if any(k.lower() == "sample" and _word(v).startswith("true") for k, v in node.items()):
                 return True
-            pass
+            pending += node.values()
         elif isinstance(node, list):
             pending += node
     return False

@@ -4,6 +4,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from c7n.actions import Action
 from c7n.config import Config
+from c7n.filters import Filter
 from c7n.loader import PolicyLoader
 from c7n.manager import resources as registry
 from c7n.resources import load_resources
@@ -29,19 +32,22 @@ POLICIES = [
 ]
 
 
-def pack_actions():
-    """Every action of the pack: {(resource, name): class}. One name may mean a class each."""
-    kinds = ("ec2", "account", "iam-user", "security-group")
-    load_resources([f"aws.{kind}" for kind in kinds])
+KINDS = ("ec2", "account", "iam-user", "security-group")
+
+
+def pack_elements(part):
+    """Every action (or filter) of the pack: {(resource, name): class}; a name may mean several."""
+    load_resources([f"aws.{kind}" for kind in KINDS])
     return {
-        (kind, name): action
-        for kind in kinds
-        for name, action in registry.get(kind).action_registry.items()
-        if action.__module__.startswith("custom_actions")
+        (kind, name): element
+        for kind in KINDS
+        for name, element in getattr(registry.get(kind), part).items()
+        if element.__module__.startswith("custom_actions")
     }
 
 
-ACTIONS = pack_actions()
+ACTIONS = pack_elements("action_registry")
+FILTERS = pack_elements("filter_registry")
 # The boto3 clients of an IAM service prefix that is not a client's name itself.
 CLIENTS = {"elasticloadbalancing": ("elb", "elbv2")}
 RESOURCE = {
@@ -50,6 +56,14 @@ RESOURCE = {
     "UserName": "build",
 }
 each_action = pytest.mark.parametrize("resource, name", sorted(ACTIONS))
+each_element = pytest.mark.parametrize(
+    "block, resource, name, element",
+    [
+        pytest.param(block, *key, element, id=f"{block}-{'-'.join(key)}")
+        for block, elements in (("actions", ACTIONS), ("filters", FILTERS))
+        for key, element in sorted(elements.items())
+    ],
+)
 each_policy = pytest.mark.parametrize("path, policy", POLICIES)
 
 
@@ -72,22 +86,42 @@ def test_the_actions_that_the_pack_promises_are_there():
     }
 
 
-@each_action
-def test_action_has_a_closed_schema(resource, name):
-    schema = ACTIONS[resource, name].schema
-    assert schema["additionalProperties"] is False
+@each_element
+def test_element_has_a_closed_schema(block, resource, name, element):
+    assert element.schema["additionalProperties"] is False
     with pytest.raises(Exception, match="misspelt"):
         load(
             {
                 "policies": [
                     {
-                        "name": "misspelt",
+                        "name": "closed",
                         "resource": resource,
-                        "actions": [{"type": name, "misspelt": True}],
+                        block: [{"type": name, "misspelt": True}],
                     }
                 ]
             }
         )
+
+
+def test_no_element_takes_a_name_of_custodians():
+    """Which of the two a policy got would depend on the order of imports."""
+    without_the_pack = f"""
+from c7n.manager import resources
+from c7n.resources import load_resources
+load_resources([f"aws.{{kind}}" for kind in {KINDS}])
+for kind in {KINDS}:
+    for name in resources.get(kind).action_registry.keys():
+        print("action", kind, name)
+    for name in resources.get(kind).filter_registry.keys():
+        print("filter", kind, name)
+"""
+    run = [sys.executable, "-c", without_the_pack]
+    listed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    taken = set(listed.splitlines())
+    assert {"action ec2 stop", "filter ec2 finding"} <= taken  # the latter is Security Hub's
+    ours = {f"action {kind} {name}" for kind, name in ACTIONS}
+    ours |= {f"filter {kind} {name}" for kind, name in FILTERS}
+    assert not ours & taken
 
 
 @each_action
@@ -103,22 +137,20 @@ def test_action_names_real_permissions(resource, name):
         assert operation in operations, permission
 
 
-@each_action
-def test_docstring_holds_a_complete_policy(resource, name):
+@each_element
+def test_docstring_holds_a_complete_policy(block, resource, name, element):
     blocks = re.findall(
-        r"\.\. code-block:: yaml\n\n(.*?)(?=\n\S|\n    \S|\Z)",
-        inspect.getdoc(ACTIONS[resource, name]),
-        re.DOTALL,
+        r"\.\. code-block:: yaml\n\n(.*?)(?=\n\S|\n    \S|\Z)", inspect.getdoc(element), re.DOTALL
     )
     assert blocks, "no YAML in the docstring"
     used = set()
-    for block in blocks:
-        for policy in load(yaml.safe_load(textwrap.dedent(block))):
-            used |= {action.type for action in policy.resource_manager.actions}
+    for text in blocks:
+        for policy in load(yaml.safe_load(textwrap.dedent(text))):
+            used |= {e.type for e in getattr(policy.resource_manager, block)}
     assert name in used
 
 
-def test_every_action_class_of_the_package_is_registered():
+def test_every_action_and_filter_of_the_package_is_registered():
     modules = [
         importlib.import_module(found.name)
         for found in pkgutil.walk_packages(custom_actions.__path__, "custom_actions.")
@@ -128,10 +160,10 @@ def test_every_action_class_of_the_package_is_registered():
         cls
         for module in modules
         for _, cls in inspect.getmembers(module, inspect.isclass)
-        if issubclass(cls, Action) and cls.__module__ == module.__name__
+        if issubclass(cls, Action | Filter) and cls.__module__ == module.__name__
     }
     bases = {ResponseAction, Step, Revert, Revocation}
-    assert classes - bases == set(ACTIONS.values())
+    assert classes - bases == {*ACTIONS.values(), *FILTERS.values()}
 
 
 @each_policy

@@ -120,7 +120,7 @@ def marked(**changes):
     return event
 
 
-NOT_FOR_ISOLATION = {
+SAMPLES = {
     "sample true": marked(additionalInfo={"sample": True}),
     "sample in words": marked(additionalInfo={"sample": "True"}),
     "sample in the JSON text": marked(additionalInfo={"value": '{"sample":true}'}),
@@ -129,9 +129,15 @@ NOT_FOR_ISOLATION = {
     ),
     "sample in a mapping": marked(additionalInfo={"value": {"sample": True}}),
     "sample in the title": marked(detail={"title": "[SAMPLE] EC2 instance"}),
+    "sample deep in the JSON text": marked(additionalInfo={"value": '{"a":{"sample":true}}'}),
+    "sample in a list in the JSON text": marked(additionalInfo={"value": '[{"sample":true}]'}),
+    "JSON text that goes on": marked(additionalInfo={"value": '{"sample":true} and more'}),
+}
+ARCHIVED = {
     "archived": marked(service={"archived": True}),
     "archived in words": marked(service={"archived": "true"}),
 }
+NOT_FOR_ISOLATION = SAMPLES | ARCHIVED
 FOR_ISOLATION = {
     "no sample": marked(additionalInfo={"sample": False, "value": '{"sample": false}'}),
     "no additional info": marked(),
@@ -142,17 +148,31 @@ FOR_ISOLATION = {
 }
 
 
+def says_sample(played):
+    """Whether the finding mail says so; if it does not, a person expects a remediation mail."""
+    (message,) = of("finding-notify", played.messages)
+    notice = message["event"]["c7n:notice"]
+    assert notice["headline"].startswith("[SAMPLE] ") is notice["sample"]
+    return notice["sample"]
+
+
 @pytest.mark.parametrize("name", NOT_FOR_ISOLATION)
-def test_a_marked_finding_never_isolates(name, play):
+def test_a_marked_finding_never_isolates(name, play, pack):
     played = play(NOT_FOR_ISOLATION[name])
 
     assert played.nothing_changed
     assert of("ec2-isolate", played.messages) == []
+    (invocation,) = (i for i in pack.cloud.invocations if "isolate" in i.function_name)
+    assert f"left out: it is {'a sample' if name in SAMPLES else 'archived'}" in invocation.log
+    assert says_sample(played) is (name in SAMPLES)
 
 
 @pytest.mark.parametrize("name", FOR_ISOLATION)
 def test_what_only_looks_like_a_mark_isolates(name, play):
-    assert play(FOR_ISOLATION[name]).isolated
+    played = play(FOR_ISOLATION[name])
+
+    assert played.isolated
+    assert not says_sample(played)
 
 
 @pytest.mark.parametrize(

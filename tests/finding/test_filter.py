@@ -1,0 +1,166 @@
+"""The filter `guard-duty-finding`."""
+
+import copy
+import logging
+
+import pytest
+from c7n.config import Config
+from c7n.exceptions import PolicyValidationError
+from c7n.loader import PolicyLoader
+
+INSTANCES = [{"InstanceId": "i-0abc1234def567890"}, {"InstanceId": "i-0abc1234def567891"}]
+TYPES = ["UnauthorizedAccess:EC2/SSHBruteForce", "Recon:EC2/Portscan", {"prefix": "Trojan:EC2/"}]
+GUARD_DUTY = {"type": "guard-duty", "role": "guardduty-response"}
+
+
+def policy(mode=GUARD_DUTY, resource="ec2", **options):
+    data = {
+        "name": "meant",
+        "resource": resource,
+        "filters": [{"type": "guard-duty-finding", "types": TYPES, **options}],
+    }
+    if mode:
+        data["mode"] = mode
+    loader = PolicyLoader(Config.empty(account_id="111122223333", region="us-west-2"))
+    (loaded,) = loader.load_data({"policies": [data]}, "memory://")
+    loaded.validate()
+    return loaded
+
+
+def takes(event, **options):
+    """Whether the policy takes the finding: all resources pass, or none."""
+    passed = policy(**options).resource_manager.filter_resources(copy.deepcopy(INSTANCES), event)
+    assert passed in ([], INSTANCES)
+    return bool(passed)
+
+
+def finding(finding_type="Recon:EC2/Portscan", **service):
+    return {"detail": {"id": "1ab2c3d4", "type": finding_type, "service": service}}
+
+
+SAMPLE = finding(additionalInfo={"value": '{"sample":true}'})
+ARCHIVED = finding(archived="true")
+
+
+@pytest.mark.parametrize(
+    "finding_type, meant",
+    {
+        "Recon:EC2/Portscan": True,
+        "Trojan:EC2/DropPoint": True,
+        "Trojan:EC2/": True,
+        "recon:EC2/Portscan": False,
+        "trojan:EC2/DropPoint": False,
+        "Recon:EC2/PortscanMore": False,
+        "Impact:Trojan:EC2/": False,
+        "": False,
+        None: False,
+        7: False,
+    }.items(),
+)
+def test_types_are_those_of_an_event_pattern(finding_type, meant):
+    assert takes(finding(finding_type)) is meant
+
+
+@pytest.mark.parametrize(
+    "options, sample, archived",
+    [
+        ({}, False, False),
+        ({"samples": True}, True, False),
+        ({"archived": True}, False, True),
+        ({"samples": False, "archived": False}, False, False),
+        ({"samples": True, "archived": True}, True, True),
+    ],
+    ids=str,
+)
+def test_samples_and_archived_findings_are_let_in_when_asked_for(options, sample, archived):
+    assert takes(SAMPLE, **options) is sample
+    assert takes(ARCHIVED, **options) is archived
+    assert takes(finding(), **options)
+
+
+@pytest.mark.parametrize("role, meant", [("ACTOR", True), ("TARGET", False), (None, False)])
+@pytest.mark.parametrize(
+    "finding_type, entry",
+    [(TYPES[0], TYPES[0]), ("Trojan:EC2/DropPoint", TYPES[2])],
+)
+def test_actor_only(finding_type, entry, role, meant):
+    event = finding(finding_type, resourceRole=role)
+
+    assert takes(event, **{"actor-only": [entry]}) is meant
+    assert takes(finding("Recon:EC2/Portscan", resourceRole=role), **{"actor-only": [entry]})
+
+
+@pytest.mark.parametrize(
+    "event, reason",
+    [
+        (finding("Policy:S3/X"), "the type 'Policy:S3/X' is not among the policy's"),
+        (SAMPLE, "it is a sample"),
+        (ARCHIVED, "it is archived"),
+        (finding(TYPES[0], resourceRole="TARGET"), "is not the one that acts"),
+    ],
+)
+def test_the_log_says_why_a_finding_was_left_out(event, reason, caplog):
+    caplog.set_level(logging.INFO, "custodian.filters")
+
+    assert not takes(event, **{"actor-only": [TYPES[0]]})
+
+    (line,) = (r.getMessage() for r in caplog.records if r.name == "custodian.filters")
+    assert line.startswith("policy:meant finding:1ab2c3d4 left out: ") and reason in line
+
+
+def test_without_an_event_everything_passes():
+    """`--dryrun` lists what a policy could act on; there is no finding to ask."""
+    assert takes(None)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        None,
+        {"type": "pull"},
+        {
+            "type": "cloudtrail",
+            "role": "guardduty-response",
+            "events": [{"source": "ec2.amazonaws.com", "event": "X", "ids": "y"}],
+        },
+    ],
+    ids=str,
+)
+def test_a_mode_that_brings_no_finding_is_refused(mode):
+    with pytest.raises(PolicyValidationError, match="policy:meant .* needs mode guard-duty"):
+        policy(mode)
+
+
+@pytest.mark.parametrize("entry", ["UnauthorizedAccess:EC2/SshBruteForce", {"prefix": "Trojan:"}])
+def test_actor_only_names_entries_of_types(entry):
+    """A misspelt one would isolate the target of an attack."""
+    with pytest.raises(PolicyValidationError, match="policy:meant .* which types does not"):
+        policy(**{"actor-only": [entry]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"types": []},
+        {"types": "Recon:EC2/Portscan"},
+        {"types": [""]},
+        {"types": [{"prefix": ""}]},
+        {"types": [{"suffix": "BruteForce"}]},
+        {"types": [{"prefix": "Trojan:", "suffix": "X"}]},
+        {"samples": "yes"},
+        {"archived": 1},
+        {"actor-only": True},
+        {"sample": True},
+    ],
+    ids=str,
+)
+def test_what_the_schema_refuses(options):
+    with pytest.raises(PolicyValidationError):
+        policy(**options)
+
+
+@pytest.mark.parametrize("resource", ["account", "ec2", "iam-user"])
+def test_it_is_there_for_each_resource_that_a_finding_can_be_about(resource):
+    """guard-duty mode knows these three."""
+    (found,) = policy(resource=resource).resource_manager.filters
+    assert type(found).__module__ == "custom_actions.finding"
