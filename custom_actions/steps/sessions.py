@@ -498,13 +498,18 @@ class RestoreFindingSessions(Revert):
 
     def changes(self, run):
         policy, statements = run.view
-        yield Change(str(policy), holds=not statements, make=policy.delete, unseen=policy.unseen)
+        make = partial(self.remove, policy)
+        yield Change(str(policy), holds=not statements, make=make, unseen=policy.unseen)
+
+    def remove(self, policy):
+        """The policy is the record too: what else is to go goes before it."""
+        policy.iam.untag_role(
+            RoleName=policy.role_name, TagKeys=[record.notified_key(self.data["finding"])]
+        )
+        policy.delete()
 
     def forget(self, run):
-        """The policy was the record; what is left is the mark of the mail."""
-        run.view[0].iam.untag_role(
-            RoleName=self.data["role"], TagKeys=[record.notified_key(self.data["finding"])]
-        )
+        """The policy was the record."""
 
     def conclude(self, run):
         super().conclude(run)

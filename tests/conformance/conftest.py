@@ -13,6 +13,7 @@ from moto import mock_aws
 from wire import Play, Wire
 
 from simulation.ec2 import corrected_ec2
+from simulation.iam import corrected_iam
 from simulation.load_balancing import corrected_load_balancing
 
 
@@ -23,10 +24,12 @@ def aws():
     load_resources(("aws.security-group",))
     reset_session_cache()
     with pytest.MonkeyPatch.context() as patch, mock_aws():
+        # Each comes with a snapshot, and moto looks at all of them for every DescribeSnapshots.
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setattr(time, "sleep", lambda seconds: None)
-        with corrected_ec2(), corrected_load_balancing():
+        with corrected_ec2(), corrected_load_balancing(), corrected_iam():
             session = boto3.Session("testing", "testing", region_name=stages.REGION)
             yield SimpleNamespace(wire=Wire(), client=functools.cache(session.client))
     reset_session_cache()

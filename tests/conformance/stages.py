@@ -18,8 +18,11 @@ NUMBERS = itertools.count(1)
 class Stage:
     """kind, step: the resource and the name of a step. revert: of its revert, None for none.
 
-    variants: what else the step has to cope with, as keyword arguments of `setup`.
+    variants: what else the step has to cope with, as keyword arguments of `setup`. one_change: all
+    writes of the step are one change, of which the first refusal ends the rest.
     """
+
+    one_change = False
 
     kind = "ec2"
     step = None
@@ -135,10 +138,16 @@ class Isolate(Stage):
             Filters=[{"Name": "attachment.instance-id", "Values": [instance]}]
         )["NetworkInterfaces"]
         shown.sort(key=lambda i: i["Attachment"]["DeviceIndex"])
+        order = [i["NetworkInterfaceId"] for i in shown]
+
+        def place(key):
+            *_, interface = key.split(":")
+            return key.replace(interface, f"interface {order.index(interface)}")
+
         return [
             {
                 "groups": sorted(g["GroupName"] for g in i["Groups"]),
-                "tags": sorted((t["Key"], t["Value"]) for t in i["TagSet"]),
+                "tags": sorted((place(t["Key"]), t["Value"]) for t in i["TagSet"]),
             }
             for i in shown
         ]
@@ -380,8 +389,9 @@ class AccessKey(Stage):
     kind, revert_kind = "iam-user", "account"
     step, revert = "deactivate-access-key", "reactivate-access-key"
     finding = "iam-user-malicious-ip-caller"
+    variants = ({}, {"other": True})
 
-    def setup(self):
+    def setup(self, other=False):
         self.iam = self.client("iam")
         self.user = f"build-{next(NUMBERS)}"
         created = self.iam.create_user(UserName=self.user)["User"]
@@ -394,6 +404,11 @@ class AccessKey(Stage):
             "principalId": created["UserId"],
             "accessKeyId": self.key,
         }
+        if other:  # which was deactivated before
+            self.iam.tag_user(
+                UserName=self.user,
+                Tags=[{"Key": "forensic:deactivated-keys", "Value": self.other}],
+            )
 
     def resource(self):
         return {"Tags": [], **self.iam.get_user(UserName=self.user)["User"]}
@@ -414,6 +429,7 @@ class AccessKey(Stage):
 
 class ForensicGroup(Stage):
     kind, step = "security-group", "empty-forensic-group"
+    one_change = True
 
     def setup(self):
         name = f"forensic-{next(NUMBERS)}"
