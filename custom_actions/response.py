@@ -4,7 +4,9 @@ from botocore.exceptions import ClientError
 from c7n.actions import EventAction
 from c7n.exceptions import PolicyExecutionError
 from c7n.manager import resources
-from c7n.utils import get_retry, local_session, type_schema
+from c7n.utils import get_retry, type_schema
+
+from custom_actions import clients
 
 OUTCOMES = "c7n:response"
 
@@ -96,16 +98,8 @@ class ResponseAction(EventAction):
         return self.manager.config.dryrun is True
 
     def client(self, service="ec2"):
-        """A client of the policy's account and region, made once for each session.
-
-        Making one costs as much as several calls. Custodian keeps a session for 45 minutes, and
-        makes a new one when it assumes another role.
-        """
-        session = local_session(self.manager.session_factory)
-        clients = session.__dict__.setdefault("response_clients", {})
-        if service not in clients:
-            clients[service] = session.client(service)
-        return clients[service]
+        """A client of the policy's account and region; see custom_actions/clients.py."""
+        return clients.client(self.manager.session_factory, service)
 
 
 def error_code(error):

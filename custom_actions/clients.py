@@ -1,0 +1,73 @@
+"""Where the boto3 clients of the pack are made, and where it says how calls are tried again."""
+
+import random
+
+from botocore.config import Config
+from c7n.utils import local_session
+
+ATTEMPTS = 7
+LONGEST_WAIT = 20  # seconds, as in botocore's standard mode
+
+# Seven attempts wait 25 s on average between them and 51 s at most; if all of them also run into
+# both timeouts, one call takes 177 s. A function has 300 s (mode.timeout).
+CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+    connect_timeout=3,
+    read_timeout=15,
+)
+
+# What passes by itself and is in no list of botocore's standard mode (botocore/retries/standard.py,
+# which knows the other throttling codes, and every 500, 502, 503 and 504: EC2's InternalError,
+# InternalFailure, Unavailable and ServiceUnavailable, Auto Scaling's ResourceContention, IAM's
+# ServiceFailure).
+MORE_CODES = frozenset(
+    {
+        # EC2: two changes of one resource's tags; one snapshot of a volume in 15 s
+        # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+        "ConcurrentTagAccess",
+        "SnapshotCreationPerVolumeRateExceeded",
+        "Client.RequestLimitExceeded",  # so Custodian's own list (c7n.query) has it
+        # IAM: two changes of one role or user
+        "ConcurrentModification",
+        "EntityTemporarilyUnmodifiable",
+        # Classic Load Balancer: it is throttled itself by another service
+        "DependencyThrottle",
+        # SNS: the account's rate, and that of the key of an encrypted topic
+        "Throttled",
+        "KMSThrottling",
+    }
+)
+
+
+def client(session_factory, service):
+    """A boto3 client of the policy's account and region, made once for each session.
+
+    session_factory: of the policy or its resource manager. service: boto3's name of it, such as
+    `ec2`. Making a client costs as much as several calls. Custodian keeps a session for 45 minutes
+    in each thread, and makes a new one when it assumes another role.
+
+    Calls are plain calls: botocore tries again what is throttled, fails at AWS or does not answer,
+    up to `ATTEMPTS` times, and nothing else in the pack does. Wrapping a call in Custodian's
+    `retry` would multiply the two.
+
+    `needs-retry` is the event by which botocore asks after each answer whether to send the request
+    again; it sleeps the first answer that is not None.
+    """
+    session = local_session(session_factory)
+    clients = vars(session).setdefault("response_clients", {})
+    if service not in clients:
+        clients[service] = made = session.client(service, config=CONFIG)
+        made.meta.events.register("needs-retry", wait_for_more_codes)
+    return clients[service]
+
+
+def wait_for_more_codes(response, attempts, **_):
+    """Seconds to wait before a call that failed with one of MORE_CODES is sent again, or None.
+
+    response: (HTTP response, parsed response), or None when there was none. attempts: how often
+    the request was sent. The wait is that of botocore's standard mode.
+    """
+    code = response[1].get("Error", {}).get("Code") if response else None
+    if code not in MORE_CODES or attempts >= ATTEMPTS:
+        return None
+    return random.random() * min(2 ** (attempts - 1), LONGEST_WAIT)  # noqa: S311 - not a secret
