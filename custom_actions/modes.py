@@ -7,10 +7,10 @@ into an empty list, that is, into a success. A response cannot live with that.
 from c7n.cwe import CloudWatchEvents
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.policy import CloudTrailMode, GuardDutyMode
-from c7n.utils import local_session
 
+from custom_actions import clients
 from custom_actions.credentials import INSTANCE_ID, user_key
-from custom_actions.response import describe, retry
+from custom_actions.response import describe
 
 UNRESOLVED = "c7n:unresolved"
 
@@ -41,7 +41,7 @@ class FindingMode(GuardDutyMode):
                 self.check_instance(event["detail"]["accountId"], resource_id)
             elif self.policy.resource_type == "iam-user":
                 key = user_key(event, account_id)
-            resources = manager.source.get_resources([resource_id])
+            resources = described(manager, [resource_id])
             if not resources:
                 known = "EC2 knows no such instance"
                 if self.policy.resource_type == "iam-user":
@@ -101,7 +101,7 @@ class ApiCallMode(CloudTrailMode):
         try:
             if self.policy.resource_type == "ec2":
                 ids = self.instances(ids)
-            resources = manager.source.get_resources(ids) if ids else []
+            resources = described(manager, ids) if ids else []
         except ClientError as error:
             if error.response["Error"]["Code"].endswith(".NotFound"):
                 return []
@@ -115,11 +115,27 @@ class ApiCallMode(CloudTrailMode):
         interfaces = [i for i in ids if i.startswith("eni-")]
         found = [i for i in ids if not i.startswith("eni-")]
         if interfaces:
-            ec2 = local_session(self.policy.resource_manager.session_factory).client("ec2")
-            shown = retry(ec2.describe_network_interfaces, NetworkInterfaceIds=interfaces)
+            ec2 = clients.client(self.policy.resource_manager.session_factory, "ec2")
+            shown = ec2.describe_network_interfaces(NetworkInterfaceIds=interfaces)
             attachments = [i.get("Attachment", {}) for i in shown["NetworkInterfaces"]]
             found += [a["InstanceId"] for a in attachments if "InstanceId" in a]
         return found
+
+
+def described(manager, ids):
+    """The resources with these ids, as Custodian shows them. Raises ClientError.
+
+    An instance is asked for here: Custodian's own query makes a new client each time, which takes
+    as long as the calls up to the isolation.
+    """
+    if manager.type != "ec2":
+        return manager.source.get_resources(ids)
+    ec2 = clients.client(manager.session_factory, "ec2")
+    return [
+        instance | {"ReservationId": reservation["ReservationId"]}
+        for reservation in ec2.describe_instances(InstanceIds=ids)["Reservations"]
+        for instance in reservation["Instances"]
+    ]
 
 
 def _missing(event, *keys):
