@@ -16,7 +16,7 @@ from c7n.resources import load_resources
 from c7n.structure import StructureParser
 
 import custom_actions  # noqa: F401 - registers the actions
-from custom_actions.clients import client
+from custom_actions.clients import FunctionSessions, client
 from custom_actions.modes import ApiCallMode, FindingMode
 from custom_actions.response import OUTCOMES
 
@@ -27,7 +27,7 @@ MODES = {"guard-duty": FindingMode, "cloudtrail": ApiCallMode}
 
 @functools.cache
 def load():
-    """The policies of the archive and Custodian's configuration, once for each container.
+    """The policies of the archive, Custodian's configuration and sessions, once for each container.
 
     The account is that of the function's role, which saves a call to STS. The EC2 client is made
     as well: that takes as long as the calls up to the isolation.
@@ -37,11 +37,17 @@ def load():
     role = data["policies"][0]["mode"]["role"]  # an ARN, as it was deployed
     data.setdefault("execution-options", {})["account_id"] = role.split(":")[4]
     config = custodian.init_config(data)
+    if not config.output_dir.startswith("s3"):
+        # Custodian would write resources and log of each event to /tmp, where nobody reads them
+        config.output_dir = "null"
+        config.log_group = config.log_group or "null"
     load_resources(StructureParser().get_resource_types(data))
-    for policy in PolicyCollection.from_data(data, config):
-        if policy.resource_type == "ec2":
-            client(policy.session_factory, "ec2")
-    return data, config
+    sessions = FunctionSessions(
+        config.region, config.profile, config.assume_role, config.external_id, config.session_policy
+    )
+    if any(policy["resource"] == "ec2" for policy in data["policies"]):
+        client(sessions, "ec2")
+    return data, config, sessions
 
 
 if "LAMBDA_TASK_ROOT" in os.environ:
@@ -55,9 +61,9 @@ def run(event, context):
     response was not complete, or could not begin, so that Lambda tries again. An event that is
     nothing for the policy is answered and nothing is done.
     """
-    data, config = load()
+    data, config, sessions = load()
     answer = {}
-    for policy in PolicyCollection.from_data(data, config):
+    for policy in PolicyCollection.from_data(data, config, sessions):
         policy.validate()
         mode = MODES[policy.data["mode"]["type"]](policy)
         refusal = mode.refusal(event) if isinstance(event, dict) else "not an event"

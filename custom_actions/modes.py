@@ -4,6 +4,8 @@
 into an empty list, that is, into a success. A response cannot live with that.
 """
 
+import functools
+
 from c7n.cwe import CloudWatchEvents
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.policy import CloudTrailMode, GuardDutyMode
@@ -125,17 +127,19 @@ class ApiCallMode(CloudTrailMode):
 def described(manager, ids):
     """The resources with these ids, as Custodian shows them. Raises ClientError.
 
-    An instance is asked for here: Custodian's own query makes a new client each time, which takes
-    as long as the calls up to the isolation.
+    Instances and security groups are asked for here: Custodian's own query has a retry around
+    botocore's, and makes a client each time where the session keeps none.
     """
-    if manager.type != "ec2":
-        return manager.source.get_resources(ids)
-    ec2 = clients.client(manager.session_factory, "ec2")
-    return [
-        instance | {"ReservationId": reservation["ReservationId"]}
-        for reservation in ec2.describe_instances(InstanceIds=ids)["Reservations"]
-        for instance in reservation["Instances"]
-    ]
+    ec2 = functools.partial(clients.client, manager.session_factory, "ec2")
+    if manager.type == "ec2":
+        return [
+            instance | {"ReservationId": reservation["ReservationId"]}
+            for reservation in ec2().describe_instances(InstanceIds=ids)["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+    if manager.type == "security-group":
+        return ec2().describe_security_groups(GroupIds=ids)["SecurityGroups"]
+    return manager.source.get_resources(ids)
 
 
 def _missing(event, *keys):
