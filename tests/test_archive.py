@@ -2,8 +2,10 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,15 @@ def test_the_archive_is_the_same_from_another_process():
         assert other.stdout.strip() == first, other.stderr
 
 
+def test_a_compiled_module_is_the_same_whatever_was_compiled_before():
+    word = f"w{uuid.uuid4().hex}"
+    source = f"a = {{'{word}', 2}}\ndef f():\n    return {{'{word}', 2}}\n".encode()
+    alone = archive.compiled(source, "a.py")
+    other = compile(f"import {word}", "b.py", "exec")
+    assert archive.compiled(source, "a.py") == alone
+    assert word in other.co_names
+
+
 def test_a_second_deploy_changes_nothing(scene, pack):
     functions = scene.cloud.client("lambda", ACCOUNT, REGION)
     before = functions.get_function(FunctionName=FUNCTION)["Configuration"]
@@ -162,6 +173,19 @@ def test_clients_are_made_once_and_ec2s_while_the_function_starts(scene, unpacke
     assert seen["at_start"] == ["ec2"]
     assert len(seen["made"]) == len(set(seen["made"])) > 3
     assert all(map(scene.is_isolated, instances))
+
+
+def test_no_files_are_left_where_nobody_reads_them(scene, unpacked, tmp_path):
+    folder = shutil.copytree(unpacked, tmp_path / "task")
+    config = json.loads((folder / "config.json").read_text())
+    name = config["policies"][0]["name"] = uuid.uuid4().hex
+    (folder / "config.json").write_text(json.dumps(config))
+    instance = scene.instance()
+
+    start(scene, folder, scene.finding(instance))
+
+    assert scene.is_isolated(instance)
+    assert not Path("/tmp", name).exists()
 
 
 def test_no_time_zones_are_read(scene, unpacked):

@@ -14,7 +14,7 @@ from c7n.utils import reset_session_cache
 from custom_actions import clients
 from custom_actions.modes import UNRESOLVED, ApiCallMode, FindingMode
 
-ACCOUNT, REGION = "111122223333", "us-west-2"
+ACCOUNT, OTHER, REGION = "111122223333", "444455556666", "us-west-2"
 FINDING = Path(__file__).parent / "findings" / "ec2-malicious-ip-caller.json"
 REFUSED = {  # operation: how to call it, and codes that pass by themselves with their status
     "ec2:DescribeInstances": (
@@ -117,6 +117,29 @@ def test_one_client_a_session(factory):
     assert clients.client(factory, "sns") is not first
     reset_session_cache()
     assert clients.client(factory, "ec2") is not first
+
+
+def test_a_function_keeps_its_own_session_and_no_other(cloud, monkeypatch):
+    for name, value in cloud.environment(ACCOUNT, REGION).items():
+        monkeypatch.setenv(name, value)
+    own = clients.FunctionSessions(REGION)
+    member = clients.FunctionSessions(REGION, assume_role=f"arn:aws:iam::{OTHER}:role/member")
+
+    assert own() is own(region=REGION) is own(assume=False)
+    assert own().client("sns") is own().client("sns")
+    assert own(region="us-east-1").region_name == "us-east-1"
+    assert member() is not member()
+    assert member().client("sts").get_caller_identity()["Account"] == OTHER
+    assert own().client("sts").get_caller_identity()["Account"] == ACCOUNT
+
+
+def test_the_mail_of_a_deployed_function_is_tried_again(scene, pack):
+    """Custodian makes that client; this code is in none of botocore's lists."""
+    scene.cloud.fail("sns:Publish", "KMSThrottling", status=400)
+
+    assert pack.isolate(scene.finding(scene.instance())).error is None
+
+    assert pack.messages()
 
 
 def policy(factory, resource, mode):
