@@ -3,4 +3,9 @@
 Importing the package registers every action and filter with Custodian.
 """
 
+import os
+
+if "LAMBDA_TASK_ROOT" in os.environ:
+    import custom_actions.time_zones  # noqa: F401 - first, see there
+
 from custom_actions import finding, headline, notify, response, steps  # noqa: F401

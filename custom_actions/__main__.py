@@ -9,7 +9,7 @@ module, outside the guard, so that c7n-org's worker processes have it under ever
 
 import sys
 
-import custom_actions  # noqa: F401 - registers the actions
+import custom_actions.archive  # noqa: F401 - registers the actions, and has archives compiled
 
 
 def main():

@@ -5,8 +5,10 @@ kind is a KeyError there, each cold start asks STS for the account, and a resour
 resolved is a success (custom_actions/modes.py).
 """
 
+import functools
 import json
 import logging
+import os
 
 from c7n import handler as custodian
 from c7n.policy import PolicyCollection
@@ -14,6 +16,7 @@ from c7n.resources import load_resources
 from c7n.structure import StructureParser
 
 import custom_actions  # noqa: F401 - registers the actions
+from custom_actions.clients import FunctionSessions, client
 from custom_actions.modes import ApiCallMode, FindingMode
 from custom_actions.response import OUTCOMES
 
@@ -21,25 +24,34 @@ log = logging.getLogger("custodian.lambda")
 
 MODES = {"guard-duty": FindingMode, "cloudtrail": ApiCallMode}
 
-_loaded = None
 
+@functools.cache
+def load():
+    """The policies of the archive, Custodian's configuration and sessions, once for each container.
 
-def load(context):
-    """The policies of the archive and Custodian's configuration, once for each container.
-
-    The account comes from the function's own ARN, which saves a call to STS.
+    The account is that of the function's role, which saves a call to STS. The EC2 client is made
+    as well: that takes as long as the calls up to the isolation.
     """
-    global _loaded
-    if _loaded is None:
-        with open("config.json") as f:
-            data = json.load(f)
-        data.setdefault("execution-options", {})["account_id"] = context.invoked_function_arn.split(
-            ":"
-        )[4]
-        config = custodian.init_config(data)
-        load_resources(StructureParser().get_resource_types(data))
-        _loaded = data, config
-    return _loaded
+    with open("config.json") as f:
+        data = json.load(f)
+    role = data["policies"][0]["mode"]["role"]  # an ARN, as it was deployed
+    data.setdefault("execution-options", {})["account_id"] = role.split(":")[4]
+    config = custodian.init_config(data)
+    if not config.output_dir.startswith("s3"):
+        # Custodian would write resources and log of each event to /tmp, where nobody reads them
+        config.output_dir = "null"
+        config.log_group = config.log_group or "null"
+    load_resources(StructureParser().get_resource_types(data))
+    sessions = FunctionSessions(
+        config.region, config.profile, config.assume_role, config.external_id, config.session_policy
+    )
+    if any(policy["resource"] == "ec2" for policy in data["policies"]):
+        client(sessions, "ec2")
+    return data, config, sessions
+
+
+if "LAMBDA_TASK_ROOT" in os.environ:
+    load()  # while the function starts, not while it handles the event
 
 
 def run(event, context):
@@ -49,9 +61,9 @@ def run(event, context):
     response was not complete, or could not begin, so that Lambda tries again. An event that is
     nothing for the policy is answered and nothing is done.
     """
-    data, config = load(context)
+    data, config, sessions = load()
     answer = {}
-    for policy in PolicyCollection.from_data(data, config):
+    for policy in PolicyCollection.from_data(data, config, sessions):
         policy.validate()
         mode = MODES[policy.data["mode"]["type"]](policy)
         refusal = mode.refusal(event) if isinstance(event, dict) else "not an event"

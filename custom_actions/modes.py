@@ -4,11 +4,13 @@
 into an empty list, that is, into a success. A response cannot live with that.
 """
 
+import functools
+
 from c7n.cwe import CloudWatchEvents
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.policy import CloudTrailMode, GuardDutyMode
-from c7n.utils import local_session
 
+from custom_actions import clients
 from custom_actions.finding import INSTANCE_ID, user_key
 from custom_actions.response import describe
 
@@ -41,7 +43,7 @@ class FindingMode(GuardDutyMode):
                 self.check_instance(event["detail"]["accountId"], resource_id)
             elif self.policy.resource_type == "iam-user":
                 key = user_key(event, account_id)
-            resources = manager.source.get_resources([resource_id])
+            resources = described(manager, [resource_id])
             if not resources:
                 known = "EC2 knows no such instance"
                 if self.policy.resource_type == "iam-user":
@@ -101,7 +103,7 @@ class ApiCallMode(CloudTrailMode):
         try:
             if self.policy.resource_type == "ec2":
                 ids = self.instances(ids)
-            resources = manager.source.get_resources(ids) if ids else []
+            resources = described(manager, ids) if ids else []
         except ClientError as error:
             if error.response["Error"]["Code"].endswith(".NotFound"):
                 return []
@@ -115,11 +117,29 @@ class ApiCallMode(CloudTrailMode):
         interfaces = [i for i in ids if i.startswith("eni-")]
         found = [i for i in ids if not i.startswith("eni-")]
         if interfaces:
-            ec2 = local_session(self.policy.resource_manager.session_factory).client("ec2")
+            ec2 = clients.client(self.policy.resource_manager.session_factory, "ec2")
             shown = ec2.describe_network_interfaces(NetworkInterfaceIds=interfaces)
             attachments = [i.get("Attachment", {}) for i in shown["NetworkInterfaces"]]
             found += [a["InstanceId"] for a in attachments if "InstanceId" in a]
         return found
+
+
+def described(manager, ids):
+    """The resources with these ids, as Custodian shows them. Raises ClientError.
+
+    Instances and security groups are asked for here: Custodian's own query has a retry around
+    botocore's, and makes a client each time where the session keeps none.
+    """
+    ec2 = functools.partial(clients.client, manager.session_factory, "ec2")
+    if manager.type == "ec2":
+        return [
+            instance | {"ReservationId": reservation["ReservationId"]}
+            for reservation in ec2().describe_instances(InstanceIds=ids)["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+    if manager.type == "security-group":
+        return ec2().describe_security_groups(GroupIds=ids)["SecurityGroups"]
+    return manager.source.get_resources(ids)
 
 
 def _missing(event, *keys):

@@ -15,8 +15,7 @@ from c7n.actions import EventAction
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions import record
-from custom_actions.clients import client
+from custom_actions import clients, record
 from custom_actions.registry import register
 
 OUTCOMES = "c7n:response"
@@ -100,7 +99,7 @@ class ResponseAction(EventAction):
 
     def client(self, service="ec2"):
         """A client of the policy's account and region, see custom_actions/clients.py."""
-        return client(self.manager.session_factory, service)
+        return clients.client(self.manager.session_factory, service)
 
 
 class NothingToDo(Exception):

@@ -84,7 +84,8 @@ class Hook:
 
     def take(self, call: Call) -> bool:
         """True when this hook applies to the call; counts it."""
-        if self.operation not in (call.operation, f"{call.service}:{call.operation}"):
+        names = (call.operation, f"{call.service}:{call.operation}", f"{call.service}:*")
+        if self.operation not in names:
             return False
         if self.times == 0 or (self.when and not self.when(call)):
             return False
@@ -131,7 +132,7 @@ class CallLog:
     ) -> Hook:
         """Have `callback(call)` run before moto answers.
 
-        operation: `ModifyNetworkInterfaceAttribute`, or with its service `ec2:...`.
+        operation: `ModifyNetworkInterfaceAttribute`, or with its service `ec2:...`, or `ec2:*`.
         callback: what it returns is ignored, but for an ApiError, which becomes the answer. To
         have a function die before a call takes effect, kill it and return an ApiError.
         when: a predicate of the call. times: how often; None means always. skip: let that many
@@ -151,6 +152,26 @@ class CallLog:
         that one call of the client may be several here.
         """
         return self.before(operation, lambda call: ApiError(code, message, status), **options)
+
+    def throttle(self, service: str, rate: float, when: Callback | None = None) -> Hook:
+        """From now on refuse all but `rate` calls a second of a service, as EC2 does.
+
+        A bucket holds `rate` calls and is filled at that rate.
+        https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+        """
+        left, filled, lock = rate, time.monotonic(), threading.Lock()
+
+        def take(_):
+            nonlocal left, filled
+            with lock:
+                now = time.monotonic()
+                left, filled = min(rate, left + (now - filled) * rate), now
+                if left < 1:
+                    return ApiError("RequestLimitExceeded", "Request limit exceeded.", 503)
+                left -= 1
+                return None
+
+        return self.before(f"{service}:*", take, when=when, times=None)
 
     def remove(self, hook: Hook) -> None:
         """Take a hook off before it is used up."""

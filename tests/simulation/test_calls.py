@@ -182,3 +182,18 @@ def test_this_machines_configuration_does_not_matter(cloud, monkeypatch, tmp_pat
     identity = cloud.client("sts", ACCOUNT, REGION).get_caller_identity()
     assert identity["Account"] == ACCOUNT
     assert "AWS_PROFILE" not in cloud.environment(ACCOUNT, REGION)
+
+
+def test_a_throttled_service_takes_so_many_calls_a_second(cloud, ec2):
+    cloud.call_log.throttle("ec2", 2, when=lambda call: call.caller != "somebody")
+    answers = []
+    for _ in range(6):
+        try:
+            ec2.describe_vpcs()
+            answers.append(None)
+        except ClientError as error:
+            answers.append((error.response["Error"]["Code"], cloud.calls[-1].status))
+    cloud.client("sts", ACCOUNT, REGION).get_caller_identity()
+
+    assert answers[:2] == [None, None]
+    assert answers.count(("RequestLimitExceeded", 503)) >= 2
