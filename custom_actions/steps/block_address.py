@@ -302,14 +302,10 @@ class BlockRemoteAddress(OfInstance, Step):
                 error.response["Error"]["Message"] += MAKE_ROOM
             raise
 
-    def is_wanting(self, run):
-        return True
-
     def plan(self, run):
-        where = [f"{row['network']} on {row['network_acl']}" for row in self.rows(run)]
-        detail = "All is denied already."
-        if where:
-            detail = f"Would deny {', '.join(where)} in both directions."
+        rows = [row for row in self.rows(run) if row["status"] == "planned"]
+        where = ", ".join(f"{row['network']} on {row['network_acl']}" for row in rows)
+        detail = f"Would deny {where} in both directions."
         return f"{detail} {run.memory['refused']}".strip()
 
     def tell(self, run):
@@ -352,10 +348,9 @@ class BlockRemoteAddress(OfInstance, Step):
                     "error": "; ".join(f"{c.name}: {c.problem}" for c in changes if c.problem)
                     or None,
                 }
-                if not self.dryrun:
-                    rows.append(row)
-                elif row["status"] != "denied":
-                    rows.append(row | {"status": "planned", "error": None})
+                if self.dryrun and row["status"] != "denied":
+                    row |= {"status": "planned", "error": None}
+                rows.append(row)
         return rows
 
 

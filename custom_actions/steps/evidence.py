@@ -286,9 +286,6 @@ class PreserveEvidence(Settings, Step):
             "lost when the instance is stopped or terminated."
         )
 
-    def is_wanting(self, run):
-        return True
-
     def plan(self, run):
         wrong = [s.name for s, value in run.view.values.items() if value != s.keep]
         deleted = [volume for volume, (_, deleted) in run.view.volumes.items() if deleted]
@@ -325,7 +322,6 @@ class PreserveEvidence(Settings, Step):
         return super().facts(run) + [f"{v}:not-in-snapshots" for v in self.missed(run.view)]
 
     def more(self, run):
-        shown = run.view.snapshots if not self.dryrun else ()
         return {
             "snapshots": [
                 {
@@ -334,7 +330,7 @@ class PreserveEvidence(Settings, Step):
                     "device": run.view.volumes.get(s["VolumeId"], (None,))[0],
                     "state": s["State"],
                 }
-                for s in shown
+                for s in run.view.snapshots
             ]
         }
 

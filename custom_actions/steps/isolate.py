@@ -336,9 +336,6 @@ class IsolateInstance(OfInterfaces, Step):
         if new:
             run.attempt("the state could not be recorded on the instance", self.tag, run, new)
 
-    def is_wanting(self, run):
-        return True
-
     def plan(self, run):
         pending = [c for c in run.changes if c.item is not None and not c.holds]
         vpc_ids = {i["VpcId"] for i in run.view.interfaces}
@@ -361,7 +358,7 @@ class IsolateInstance(OfInterfaces, Step):
 
     def more(self, run):
         return {
-            "isolated": not self.dryrun and self.is_verified(run),
+            "isolated": self.is_verified(run),
             "verified_at": run.memory.get("verified_at"),
             "interfaces": self.rows(run),
         }
@@ -373,11 +370,7 @@ class IsolateInstance(OfInterfaces, Step):
             for interface in run.resource["NetworkInterfaces"]
             for group in interface["Groups"]
         }
-        return [
-            self.row(run, change, names)
-            for change in run.changes
-            if change.item is not None and not (self.dryrun and change.holds)
-        ]
+        return [self.row(run, c, names) for c in run.changes if c.item is not None]
 
     def row(self, run, change, names):
         interface, vpc_id = change.item, change.item["VpcId"]
@@ -396,7 +389,7 @@ class IsolateInstance(OfInterfaces, Step):
         }
         if change.holds and vpc_id in groups.errors:
             row["error"] = f"the forensic group is not empty: {describe(groups.errors[vpc_id])}"
-        if self.dryrun:
+        if self.dryrun and not change.holds:
             row |= {"removed": now, "status": "planned", "error": None}
         return row
 

@@ -370,9 +370,6 @@ class LeaveService(Service, Step):
             ShouldDecrementDesiredCapacity=False,
         )
 
-    def is_wanting(self, run):
-        return True
-
     def plan(self, run):
         group, words = run.view.group, run.memory["found"].words
         return (
@@ -413,8 +410,6 @@ class LeaveService(Service, Step):
 
     def more(self, run):
         group, words = self.out_of(run)
-        if self.dryrun:
-            group, words = run.view.group, run.memory["found"].words
         return {"auto_scaling_group": group, "registrations": words}
 
 
