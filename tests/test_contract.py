@@ -166,6 +166,14 @@ def test_every_action_and_filter_of_the_package_is_registered():
     assert classes - bases == {*ACTIONS.values(), *FILTERS.values()}
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "custom_actions" / "steps").glob("*.py")), ids=lambda path: path.stem
+)
+def test_no_step_imports_another(path):
+    """What two steps share is a module of its own, so that a step is one file."""
+    assert "custom_actions.steps" not in path.read_text()
+
+
 @each_policy
 def test_policy_is_named_after_its_file(path, policy):
     assert policy["name"] == path.stem

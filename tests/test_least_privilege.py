@@ -86,7 +86,6 @@ def test_a_policy_calls_nothing_that_it_does_not_declare(scene, pack, policy):
 
 
 STEPS = {
-    "isolate-instance": ["isolate-instance"],
     "notify-once": [
         "isolate-instance",
         {

@@ -59,7 +59,7 @@ def test_every_key_that_is_named_anywhere_is_in_the_table(path):
 @pytest.mark.parametrize("key", record.KEYS)
 def test_who_writes_a_key_and_who_takes_it_off_exist(key):
     load_resources(tuple(f"aws.{kind}" for kind in KINDS))
-    actions = {name for kind in KINDS for name in registry.get(kind).action_registry.keys()}
+    actions = {name for kind in KINDS for name, _ in registry.get(kind).action_registry.items()}
     row = record.KEYS[key]
     for text in (row.written_by, row.taken_off_by):
         for name in re.findall(r"\b[a-z]+-[a-z-]+\b", text):

@@ -6,8 +6,6 @@ import re
 import pytest
 import yaml
 
-from custom_actions.steps.evidence import PreserveEvidence, RestoreSettings
-from custom_actions.steps.isolate import IsolateInstance
 from simulation import deploy
 from simulation.calls import ApiError
 
@@ -674,22 +672,6 @@ def test_a_rate_limit_of_snapshots_is_waited_for(bench):
     assert bench.outcome("evidence", bench.scene.finding(instance))["status"] == "done"
 
     assert len(bench.snapshots(instance)) == 1
-
-
-def test_the_calls_are_the_permissions(bench):
-    instance = bench.instance(delete=[True], InstanceInitiatedShutdownBehavior="terminate")
-    event = bench.scene.finding(instance)
-
-    bench.outcome("evidence", event)
-    bench.outcome("evidence-back", event)
-
-    def called(name):
-        calls = bench.cloud.call_log.by(f"custodian-{name}")
-        return {f"{c.service}:{c.operation}" for c in calls} - {"sts:AssumeRole"}
-
-    own = set(PreserveEvidence.permissions)
-    assert own <= called("evidence") <= own | set(IsolateInstance.permissions)
-    assert called("evidence-back") == set(RestoreSettings.permissions)
 
 
 def test_the_outcome_is_json_and_short(bench):

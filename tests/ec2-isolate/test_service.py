@@ -5,10 +5,7 @@ import itertools
 import pytest
 import yaml
 
-from custom_actions.steps.isolate import IsolateInstance
 from custom_actions.steps.leave_service import (
-    LeaveService,
-    ReturnToService,
     group_tags,
     recorded_group,
 )
@@ -709,28 +706,6 @@ def test_a_name_with_blanks_is_recorded(fleet):
     assert fleet.outcome("service", event)["auto_scaling_group"] == group
 
     assert f"NOT put back into Auto Scaling group {group}" in fleet.outcome(BACK, event)["detail"]
-
-
-def test_the_calls_are_the_permissions(fleet):
-    arn = fleet.target_group()
-    group, instance = fleet.member(TargetGroupARNs=[arn])
-    fleet.classic(instance)
-    event = fleet.scene.finding(instance)
-
-    fleet.outcome("service", event)
-    fleet.ec2.delete_tags(Resources=[instance], Tags=[{"Key": "forensic:state"}])
-    fleet.outcome("service-rejoin", event)
-
-    def called(name):
-        prefix = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
-        calls = fleet.cloud.call_log.by(f"custodian-{name}")
-        return {f"{prefix.get(c.service, c.service)}:{c.operation}" for c in calls} - {
-            "sts:AssumeRole"
-        }
-
-    own = set(LeaveService.permissions)
-    assert own <= called("service") <= own | set(IsolateInstance.permissions)
-    assert called("service-rejoin") == set(ReturnToService.permissions)
 
 
 def test_one_call_for_each_target_group_of_the_vpc_and_few_more(fleet):

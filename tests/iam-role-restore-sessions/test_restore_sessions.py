@@ -2,7 +2,6 @@
 
 import pytest
 
-from custom_actions.steps.sessions import RestoreFindingSessions
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
@@ -91,15 +90,3 @@ def test_incident_after_the_restore_denies_and_mails_again(identities, restore):
     revoke(identities, event)
 
     assert len(identities.policies(role)) == len(identities.pack.messages()) == 1
-
-
-def test_permissions_are_the_calls_that_are_made(identities, restore):
-    role = identities.role()
-    event = identities.stolen(role)
-    revoke(identities, event)
-    identities.cloud.call_log.clear()
-
-    restore(role["RoleName"], event["detail"]["id"])
-
-    made = {f"{c.service}:{c.operation}" for c in identities.cloud.calls if c.service == "iam"}
-    assert made - {"iam:ListAccountAliases"} == set(RestoreFindingSessions.permissions)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from custom_actions.steps.access_key import ReactivateAccessKey
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
@@ -68,16 +67,3 @@ def test_names_that_are_none(reactivate, user, key):
     succeeded, output = reactivate(user, key, "0" * 32)
 
     assert not succeeded and "not well-formed" in output
-
-
-def test_permissions_are_the_calls_that_are_made(identities, reactivate):
-    user, (first, second) = identities.user()
-    events = [identities.misused(user, key) for key in (first, second)]
-    for event in events:
-        deactivate(identities, event)
-    identities.cloud.call_log.clear()
-
-    reactivate(user["UserName"], first, events[0]["detail"]["id"])
-
-    made = {f"{c.service}:{c.operation}" for c in identities.cloud.calls if c.service == "iam"}
-    assert made - {"iam:ListAccountAliases"} == set(ReactivateAccessKey.permissions)
