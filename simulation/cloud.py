@@ -16,6 +16,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -23,6 +24,8 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
+from moto import backends
+from moto.core import responses
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
 from moto.moto_server.werkzeug_app import (
@@ -97,6 +100,7 @@ class Cloud:
             self.home = self.folder / "home"
             self.home.mkdir()
             stack.callback(_forget_moto_state)  # whoever uses moto next wants its AMIs
+            stack.enter_context(_looking_itself_up_once())
             # Of moto's 1300 public AMIs none is needed; each account and region would load them.
             stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
             _forget_moto_state()
@@ -252,6 +256,20 @@ def _application():
     """moto's application. It makes a Flask application for each service at the first request; they
     hold no state of AWS, so the clouds of a process share them."""
     return DomainDispatcherApplication(create_backend_app)
+
+
+@contextlib.contextmanager
+def _looking_itself_up_once() -> Iterator[None]:
+    """At each call moto lists its own folder and inspects the class that answers: a third of the
+    call's time. Here it does so once a cloud, after all corrections are in place."""
+    names = functools.cache(responses.method_names_from_class)
+    modules = functools.cache(lambda: tuple(list_modules()))
+    list_modules = backends.list_of_moto_modules
+    with (
+        mock.patch.object(responses, "method_names_from_class", names),
+        mock.patch.object(backends, "list_of_moto_modules", modules),
+    ):
+        yield
 
 
 @contextlib.contextmanager
