@@ -39,7 +39,9 @@ from .calls import Call, CallLog
 from .ec2 import corrected_ec2
 from .eventbridge import delivering_to_lambda
 from .iam import corrected_iam
+from .lambda_runtime import Launcher
 from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
+from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .sns import delivering_across_accounts
 from .sqs import feeding_from_queues
@@ -77,7 +79,14 @@ class Session(boto3.Session):
 
 
 class Cloud:
-    """A context manager; see the module. What it offers beside its methods:
+    """A context manager; see the module.
+
+    forked: containers after the first of each code are forked from a warm interpreter, see
+    `lambda_template`; else each one starts from nothing, as the first one on Lambda does.
+    wound: in containers and in `deploy.custodian`, `time.sleep` winds the clock forward instead of
+    waiting; the time-out of a function strikes at the time that the function sees.
+
+    What it offers beside its methods:
 
     endpoint: the URL of the server. call_log: see `calls.CallLog`. functions: see
     `lambda_service.LambdaService`. undelivered: (rule name, function name) of each event that
@@ -85,6 +94,10 @@ class Cloud:
     """
 
     running: "Cloud | None" = None
+
+    def __init__(self, forked: bool = False, wound: bool = False):
+        self.forked = forked
+        self.wound = wound
 
     def __enter__(self) -> "Cloud":
         if Cloud.running:
@@ -111,7 +124,12 @@ class Cloud:
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
-            self.functions = LambdaService(self.environment, self.client, self.folder)
+            self.functions = LambdaService(
+                self.environment,
+                self.client,
+                self.folder,
+                forking(self.wound) if self.forked else Launcher(self.folder, self.wound),
+            )
             stack.callback(self.functions.close)
             stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))
             stack.enter_context(

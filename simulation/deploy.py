@@ -72,7 +72,7 @@ def custodian(
         output = Path(folder) / "output"
         process = FORKSERVER.Process(
             target=tools.custodian,
-            args=(arguments, cloud.environment(account_id, region), ROOT, output),
+            args=(arguments, cloud.environment(account_id, region), ROOT, output, cloud.wound),
         )
         process.start()
         process.join()

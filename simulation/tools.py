@@ -15,6 +15,8 @@ from c7n.resources import load_resources
 
 import custom_actions.__main__ as command_line
 
+from .bootstrap import WoundClock
+
 load_resources(("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group"))
 # botocore reads a model again for each session, and Custodian makes several sessions.
 _load = functools.cache(JSONFileLoader().load_file)
@@ -23,8 +25,15 @@ for service in ("ec2", "iam", "lambda", "events", "sts", "logs", "sns"):
     botocore.session.Session().get_service_model(service)
 
 
-def custodian(arguments: list[str], environment: dict[str, str], folder: Path, output: Path):
-    """Take over environment and output, then be `python -m custom_actions custodian ...`."""
+def custodian(
+    arguments: list[str], environment: dict[str, str], folder: Path, output: Path, wound: bool
+):
+    """Take over environment and output, then be `python -m custom_actions custodian ...`.
+
+    wound: see `Cloud`.
+    """
+    if wound:
+        WoundClock().install()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def cloud():
-    with Cloud() as cloud:
+    """Cold starts are forked and nobody waits: for both as they are see tests/simulation."""
+    with Cloud(forked=True, wound=True) as cloud:
         yield cloud
 
 
