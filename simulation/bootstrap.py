@@ -176,16 +176,15 @@ def main(channel: socket.socket, clock: WoundClock | None) -> None:
 
 
 def remember_models(services: list[str]) -> None:
-    """Have botocore parse the models of services once for all containers, not once in each."""
-    if "botocore.loaders" not in sys.modules:
+    """Have botocore read its data about services once for all containers, not once in each."""
+    if "boto3" not in sys.modules:
         return
-    loaders = sys.modules["botocore.loaders"]
-    load = functools.cache(loaders.JSONFileLoader().load_file)
-    loaders.JSONFileLoader.load_file = lambda self, path: load(path)
-    loader = loaders.Loader(include_default_search_paths=True)
+    loader = sys.modules["botocore.loaders"].JSONFileLoader
+    load = functools.cache(loader().load_file)
+    loader.load_file = lambda self, path: load(path)
+    session = sys.modules["boto3"].Session("nobody", "nothing", region_name="us-east-1")
     for service in services:
-        for kind in ("service-2", "endpoint-rule-set-1"):
-            loader.load_service_model(service, kind)
+        session.client(service)
 
 
 def serve_template(control: socket.socket, clock: WoundClock | None) -> None:

@@ -81,8 +81,9 @@ class Session(boto3.Session):
 class Cloud:
     """A context manager; see the module.
 
-    forked: containers after the first of each code are forked from a warm interpreter, see
-    `lambda_template`; else each one starts from nothing, as the first one on Lambda does.
+    warm: what is made anew from the same files is kept in this process: containers are forked from
+    a warm interpreter (but for the first of each code, see `lambda_template`), and
+    `deploy.custodian` builds each archive once. Else each container starts from nothing.
     wound: in containers and in `deploy.custodian`, `time.sleep` winds the clock forward instead of
     waiting; the time-out of a function strikes at the time that the function sees.
 
@@ -95,8 +96,8 @@ class Cloud:
 
     running: "Cloud | None" = None
 
-    def __init__(self, forked: bool = False, wound: bool = False):
-        self.forked = forked
+    def __init__(self, warm: bool = False, wound: bool = False):
+        self.warm = warm
         self.wound = wound
 
     def __enter__(self) -> "Cloud":
@@ -128,7 +129,7 @@ class Cloud:
                 self.environment,
                 self.client,
                 self.folder,
-                forking(self.wound) if self.forked else Launcher(self.folder, self.wound),
+                forking(self.wound) if self.warm else Launcher(self.folder, self.wound),
             )
             stack.callback(self.functions.close)
             stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))

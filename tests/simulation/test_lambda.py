@@ -25,7 +25,7 @@ def cloud(request, monkeypatch):
     forked, wound = "forked" in request.param, "wound" in request.param
     monkeypatch.setattr(forking(wound), "_templates", {})
     monkeypatch.setattr(forking(wound), "_modules", defaultdict(list) if wound else {})
-    with Cloud(forked=forked, wound=wound) as cloud:
+    with Cloud(warm=forked, wound=wound) as cloud:
         yield cloud
     for template in forking(wound)._templates.values():
         template.close()
