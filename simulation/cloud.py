@@ -16,7 +16,6 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -24,8 +23,6 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
-from moto import backends
-from moto.core import responses
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
 from moto.moto_server.werkzeug_app import (
@@ -43,6 +40,7 @@ from .lambda_runtime import Launcher
 from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
+from .quick_moto import quick_moto
 from .sns import delivering_across_accounts
 from .sqs import feeding_from_queues
 
@@ -114,7 +112,7 @@ class Cloud:
             self.home = self.folder / "home"
             self.home.mkdir()
             stack.callback(_forget_moto_state)  # whoever uses moto next wants its AMIs
-            stack.enter_context(_looking_itself_up_once())
+            stack.enter_context(quick_moto())
             # Of moto's 1300 public AMIs none is needed; each account and region would load them.
             stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
             _forget_moto_state()
@@ -275,20 +273,6 @@ def _application():
     """moto's application. It makes a Flask application for each service at the first request; they
     hold no state of AWS, so the clouds of a process share them."""
     return DomainDispatcherApplication(create_backend_app)
-
-
-@contextlib.contextmanager
-def _looking_itself_up_once() -> Iterator[None]:
-    """At each call moto lists its own folder and inspects the class that answers: a third of the
-    call's time. Here it does so once a cloud, after all corrections are in place."""
-    names = functools.cache(responses.method_names_from_class)
-    modules = functools.cache(lambda: tuple(list_modules()))
-    list_modules = backends.list_of_moto_modules
-    with (
-        mock.patch.object(responses, "method_names_from_class", names),
-        mock.patch.object(backends, "list_of_moto_modules", modules),
-    ):
-        yield
 
 
 @contextlib.contextmanager

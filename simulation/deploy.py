@@ -17,7 +17,7 @@ from .cloud import Cloud
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["simulation.tools"])
+FORKSERVER.set_forkserver_preload(["simulation.preloaded"])
 
 
 def stack(

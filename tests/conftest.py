@@ -17,7 +17,7 @@ from simulation import deploy
 from simulation.cloud import Cloud
 
 # The processes of a deploy import what runs this one, which is pytest's command without xdist.
-deploy.FORKSERVER.set_forkserver_preload(["simulation.tools", "pytest"])
+deploy.FORKSERVER.set_forkserver_preload(["simulation.preloaded", "pytest"])
 
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"
