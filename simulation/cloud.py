@@ -111,11 +111,12 @@ class Cloud:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloud-")))
             self.home = self.folder / "home"
             self.home.mkdir()
-            stack.callback(_forget_moto_state)  # whoever uses moto next wants its AMIs
             stack.enter_context(quick_moto())
             # Of moto's 1300 public AMIs none is needed; each account and region would load them.
             stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
             _forget_moto_state()
+            # Before the environment is as it was: to reset, moto makes its backends once more.
+            stack.callback(_forget_moto_state)
             stack.enter_context(corrected_ec2())
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
@@ -173,7 +174,7 @@ class Cloud:
         known = (arn, session_name, account_id)
         if known not in self._credentials:
             anybody = {"aws_access_key_id": "AKIASIMULATION000000", "aws_secret_access_key": "x"}
-            sts = Session(self.endpoint, "us-east-1", anybody).client("sts")
+            sts = _session().client("sts", "us-east-1", endpoint_url=self.endpoint, **anybody)
             issued = sts.assume_role(RoleArn=arn, RoleSessionName=session_name)["Credentials"]
             if session_name != "simulation":
                 self.call_log.name(issued["AccessKeyId"], session_name)
@@ -192,7 +193,12 @@ class Cloud:
         """A boto3 client in an account and region. Making one is slow, so they are kept."""
         key = (service, account_id, region, role)
         if key not in self._clients:
-            self._clients[key] = self.session(account_id, region, role).client(service)
+            self._clients[key] = _session().client(
+                service,
+                region_name=region,
+                endpoint_url=self.endpoint,
+                **self.credentials(account_id, role),
+            )
         return self._clients[key]
 
     def environment(
@@ -266,6 +272,13 @@ def _forget_moto_state() -> None:
     """What POST /moto-api/reset does."""
     BackendDict.reset()
     reset_model_data()
+
+
+@functools.cache
+def _session() -> Session:
+    """What the clients of all clouds are made from, since making a session is slow too. It has no
+    credentials and no endpoint of its own."""
+    return Session("", "us-east-1", {})
 
 
 @functools.cache
