@@ -30,10 +30,15 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module")
-def cloud():
+def quick_cloud():
     """Cold starts are forked and nobody waits: for both as they are see tests/simulation."""
     with Cloud(warm=True, wound=True) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def cloud(quick_cloud):
+    return quick_cloud
 
 
 @pytest.fixture(scope="module")
