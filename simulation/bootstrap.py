@@ -175,9 +175,9 @@ def main(channel: socket.socket, clock: WoundClock | None) -> None:
         answer(invoke(handler, request, deadline))
 
 
-def remember_models(services: list[str]) -> None:
+def remember_services(services: list[str]) -> None:
     """Have botocore read its data about services once for all containers, not once in each."""
-    if "boto3" not in sys.modules:
+    if not services:
         return
     loader = sys.modules["botocore.loaders"].JSONFileLoader
     load = functools.cache(loader().load_file)
@@ -204,7 +204,7 @@ def serve_template(control: socket.socket, clock: WoundClock | None) -> None:
     sys.path[:0] = preload["path"]
     for name in preload["modules"]:
         importlib.import_module(name)
-    remember_models(preload["models"])
+    remember_services(preload["services"])
     del sys.path[: len(preload["path"])]
 
     pipes: dict[int, int] = {}

@@ -21,6 +21,7 @@ from unittest import mock
 
 import boto3
 import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.loaders import Loader
 from moto.core.base_backend import BackendDict
@@ -32,6 +33,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
+from . import direct
 from .calls import Call, CallLog
 from .ec2 import corrected_ec2
 from .eventbridge import delivering_to_lambda
@@ -69,6 +71,7 @@ class Session(boto3.Session):
         core.register_component("data_loader", self.loader)
         super().__init__(botocore_session=core, region_name=region, **credentials)
         self.endpoint = endpoint
+        self.events.register("before-send", _answer_here)
 
     def client(self, service_name, *args, endpoint_url=None, config=None, **kwargs):
         config = Config(proxies={}).merge(config or Config())
@@ -272,6 +275,14 @@ def _forget_moto_state() -> None:
     """What POST /moto-api/reset does."""
     BackendDict.reset()
     reset_model_data()
+
+
+def _answer_here(request: AWSPreparedRequest, **_) -> AWSResponse | None:
+    """The answer to a call of this process, when it is for the cloud that runs in it."""
+    cloud = Cloud.running
+    if cloud is None or not request.url.startswith(cloud.endpoint):
+        return None
+    return direct.answer(_application(), request)
 
 
 @functools.cache

@@ -33,8 +33,8 @@ from .lambda_runtime import FunctionConfig, Launcher, interpreter, unpack
 
 # Custodian writes the policy there; else the archives of the pack's functions are the same.
 POLICY = "config.json"
-# The models that the templates have parsed, as each client made in a container needs them.
-MODELS = ("autoscaling", "ec2", "elb", "elbv2", "iam", "sns", "sts")
+# What the pack's functions call: templates that know Custodian have read botocore's data about it.
+SERVICES = ("autoscaling", "ec2", "elb", "elbv2", "iam", "sns", "sts")
 
 
 class ForkedProcess:
@@ -107,7 +107,8 @@ class Template:
                 pass_fds=[theirs.fileno()],
             )
         path = [str(task_root), str(runtime)]
-        preload = {"path": path, "modules": modules, "models": MODELS}
+        services = SERVICES if "c7n" in modules else ()
+        preload = {"path": path, "modules": modules, "services": services}
         with self._process.stdin as stdin:
             stdin.write(json.dumps(preload).encode())
 
