@@ -21,6 +21,7 @@ from unittest import mock
 
 import boto3
 import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.loaders import Loader
 from moto.core.base_backend import BackendDict
@@ -32,12 +33,16 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
+from . import direct
 from .calls import Call, CallLog
 from .ec2 import corrected_ec2
 from .eventbridge import delivering_to_lambda
 from .iam import corrected_iam
+from .lambda_runtime import Launcher
 from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
+from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
+from .quick_moto import quick_moto
 from .sns import delivering_across_accounts
 from .sqs import feeding_from_queues
 
@@ -66,6 +71,7 @@ class Session(boto3.Session):
         core.register_component("data_loader", self.loader)
         super().__init__(botocore_session=core, region_name=region, **credentials)
         self.endpoint = endpoint
+        self.events.register("before-send", _answer_here)
 
     def client(self, service_name, *args, endpoint_url=None, config=None, **kwargs):
         config = Config(proxies={}).merge(config or Config())
@@ -74,7 +80,15 @@ class Session(boto3.Session):
 
 
 class Cloud:
-    """A context manager; see the module. What it offers beside its methods:
+    """A context manager; see the module.
+
+    warm: what is made anew from the same files is kept in this process: containers are forked from
+    a warm interpreter (but for the first of each code, see `lambda_template`), and
+    `deploy.custodian` builds each archive once. Else each container starts from nothing.
+    wound: in containers and in `deploy.custodian`, `time.sleep` winds the clock forward instead of
+    waiting; the time-out of a function strikes at the time that the function sees.
+
+    What it offers beside its methods:
 
     endpoint: the URL of the server. call_log: see `calls.CallLog`. functions: see
     `lambda_service.LambdaService`. undelivered: (rule name, function name) of each event that
@@ -82,6 +96,10 @@ class Cloud:
     """
 
     running: "Cloud | None" = None
+
+    def __init__(self, warm: bool = False, wound: bool = False):
+        self.warm = warm
+        self.wound = wound
 
     def __enter__(self) -> "Cloud":
         if Cloud.running:
@@ -96,10 +114,12 @@ class Cloud:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloud-")))
             self.home = self.folder / "home"
             self.home.mkdir()
-            stack.callback(_forget_moto_state)  # whoever uses moto next wants its AMIs
+            stack.enter_context(quick_moto())
             # Of moto's 1300 public AMIs none is needed; each account and region would load them.
             stack.enter_context(mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"))
             _forget_moto_state()
+            # Before the environment is as it was: to reset, moto makes its backends once more.
+            stack.callback(_forget_moto_state)
             stack.enter_context(corrected_ec2())
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
@@ -107,7 +127,12 @@ class Cloud:
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
-            self.functions = LambdaService(self.environment, self.client, self.folder)
+            self.functions = LambdaService(
+                self.environment,
+                self.client,
+                self.folder,
+                forking(self.wound) if self.warm else Launcher(self.folder, self.wound),
+            )
             stack.callback(self.functions.close)
             stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))
             stack.enter_context(
@@ -152,7 +177,7 @@ class Cloud:
         known = (arn, session_name, account_id)
         if known not in self._credentials:
             anybody = {"aws_access_key_id": "AKIASIMULATION000000", "aws_secret_access_key": "x"}
-            sts = Session(self.endpoint, "us-east-1", anybody).client("sts")
+            sts = _session().client("sts", "us-east-1", endpoint_url=self.endpoint, **anybody)
             issued = sts.assume_role(RoleArn=arn, RoleSessionName=session_name)["Credentials"]
             if session_name != "simulation":
                 self.call_log.name(issued["AccessKeyId"], session_name)
@@ -171,7 +196,12 @@ class Cloud:
         """A boto3 client in an account and region. Making one is slow, so they are kept."""
         key = (service, account_id, region, role)
         if key not in self._clients:
-            self._clients[key] = self.session(account_id, region, role).client(service)
+            self._clients[key] = _session().client(
+                service,
+                region_name=region,
+                endpoint_url=self.endpoint,
+                **self.credentials(account_id, role),
+            )
         return self._clients[key]
 
     def environment(
@@ -245,6 +275,21 @@ def _forget_moto_state() -> None:
     """What POST /moto-api/reset does."""
     BackendDict.reset()
     reset_model_data()
+
+
+def _answer_here(request: AWSPreparedRequest, **_) -> AWSResponse | None:
+    """The answer to a call of this process, when it is for the cloud that runs in it."""
+    cloud = Cloud.running
+    if cloud is None or not request.url.startswith(cloud.endpoint):
+        return None
+    return direct.answer(_application(), request)
+
+
+@functools.cache
+def _session() -> Session:
+    """What the clients of all clouds are made from, since making a session is slow too. It has no
+    credentials and no endpoint of its own."""
+    return Session("", "us-east-1", {})
 
 
 @functools.cache

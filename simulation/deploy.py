@@ -1,5 +1,7 @@
 """Deploying to the simulated cloud with the tools that deploy to AWS."""
 
+import atexit
+import functools
 import multiprocessing
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from .cloud import Cloud
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["simulation.tools"])
+FORKSERVER.set_forkserver_preload(["simulation.preloaded"])
 
 
 def stack(
@@ -72,7 +74,14 @@ def custodian(
         output = Path(folder) / "output"
         process = FORKSERVER.Process(
             target=tools.custodian,
-            args=(arguments, cloud.environment(account_id, region), ROOT, output),
+            args=(
+                arguments,
+                cloud.environment(account_id, region),
+                ROOT,
+                output,
+                _archives() if cloud.warm else None,
+                cloud.wound,
+            ),
         )
         process.start()
         process.join()
@@ -81,6 +90,14 @@ def custodian(
         )
         process.close()
     return _checked(finished)
+
+
+@functools.cache
+def _archives() -> Path:
+    """Where this process keeps the archives that it has built."""
+    folder = tempfile.TemporaryDirectory(prefix="archives-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def c7n_org(

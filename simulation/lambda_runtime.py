@@ -52,13 +52,15 @@ class FunctionConfig:
 @dataclass
 class Outcome:
     """The end of one run. error: Lambda's error object or None. duration: seconds of the handler,
-    without the import of its module; init_duration: seconds of that, 0 when warm."""
+    without the import of its module; init_duration: seconds of that, 0 when warm. slept: the sleeps
+    that wound the clock, in seconds; they are part of `duration`."""
 
     result: object
     error: dict | None
     duration: float
     init_duration: float
     log: str
+    slept: list[float]
 
 
 def image_packages(folder: Path) -> Path:
@@ -78,46 +80,92 @@ def unpack(code: bytes, folder: Path) -> Path:
     return folder
 
 
+def interpreter(descriptor: int, wound: bool) -> list[str]:
+    """The command of bootstrap.py on a socket: isolated, no site-packages, writes no bytecode."""
+    clock = "wound" if wound else "real"
+    return [sys.executable, "-I", "-S", "-B", "-u", str(BOOTSTRAP), str(descriptor), clock]
+
+
+class Launcher:
+    """Starts containers, each from nothing.
+
+    folder: for what all containers share. wound: whether their `time.sleep` winds the clock
+    forward instead of waiting, see `bootstrap.WoundClock`.
+    """
+
+    def __init__(self, folder: Path, wound: bool = False):
+        self.runtime = image_packages(folder / "runtime")
+        self.wound = wound
+
+    def unpack(self, code: bytes, code_sha256: str, task_root: Path) -> None:
+        """Make the folder that holds the archive."""
+        unpack(code, task_root)
+
+    def start(
+        self,
+        config: FunctionConfig,
+        environment: dict[str, str],
+        task_root: Path,
+        channel: int,
+        log: int,
+    ) -> subprocess.Popen:
+        """Start a container. environment: all of it. channel, log: descriptors, the child's."""
+        return subprocess.Popen(
+            interpreter(channel, self.wound),
+            cwd=task_root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[channel],
+        )
+
+    def imported(self, config: FunctionConfig, modules: list[str]) -> None:
+        """Notice what a cold start has imported."""
+
+
 class Container:
     """One execution environment, cold until its first `run`.
 
-    config: of the function. task_root: the unpacked archive. runtime: see `image_packages`.
-    environment: credentials and endpoint, as `Cloud.environment` gives them.
+    config: of the function. task_root: the folder that `launcher.unpack` made. environment:
+    credentials and endpoint, as `Cloud.environment` gives them.
     """
 
     def __init__(
-        self, config: FunctionConfig, task_root: Path, runtime: Path, environment: dict[str, str]
+        self,
+        config: FunctionConfig,
+        task_root: Path,
+        launcher: Launcher,
+        environment: dict[str, str],
     ):
         self.config = config
         self.cold = True
+        self._launcher = launcher
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._channel, theirs = socket.socketpair()
         self._received = b""
         stream_name = time.strftime("%Y/%m/%d/[$LATEST]") + uuid.uuid4().hex
+        variables = environment | {
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{config.runtime}",
+            "AWS_LAMBDA_FUNCTION_NAME": config.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_size),
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": stream_name,
+            "LAMBDA_TASK_ROOT": str(task_root),
+            "LAMBDA_RUNTIME_DIR": str(launcher.runtime),
+            "SIMULATION_FUNCTION_ARN": config.arn,
+            "_HANDLER": config.handler,
+            "LANG": "en_US.UTF-8",
+            "TZ": ":UTC",
+        }
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-u", BOOTSTRAP, str(theirs.fileno())],
-                cwd=task_root,
-                env=environment
-                | {
-                    "AWS_EXECUTION_ENV": f"AWS_Lambda_{config.runtime}",
-                    "AWS_LAMBDA_FUNCTION_NAME": config.name,
-                    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-                    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_size),
-                    "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.name}",
-                    "AWS_LAMBDA_LOG_STREAM_NAME": stream_name,
-                    "LAMBDA_TASK_ROOT": str(task_root),
-                    "LAMBDA_RUNTIME_DIR": str(runtime),
-                    "SIMULATION_FUNCTION_ARN": config.arn,
-                    "_HANDLER": config.handler,
-                    "LANG": "en_US.UTF-8",
-                    "TZ": ":UTC",
-                }
-                | dict(config.variables),
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+            self._process = launcher.start(
+                config,
+                variables | dict(config.variables),
+                task_root,
+                theirs.fileno(),
+                self._log.fileno(),
             )
 
     @property
@@ -128,23 +176,25 @@ class Container:
         """Run the handler on one event. A container that timed out or died is not alive after."""
         log_start = self._log_size()
         memory, init_duration = 0, 0.0
+        slept: list[float] = []
         started = time.monotonic()
         try:
             if self.cold:
-                ready = self._receive(timeout=INIT_TIMEOUT + self.config.timeout)
+                ready = self._receive(INIT_TIMEOUT + self.config.timeout)
                 init_duration = time.monotonic() - started
                 memory = ready["max_memory"]
                 if "error" in ready:
                     self._process.wait()
                     raise FunctionError(ready["error"])
+                self._launcher.imported(self.config, ready["modules"])
                 started = time.monotonic()
             request = {
                 "event": event,
                 "request_id": request_id,
-                "deadline": time.time() + self.config.timeout,
+                "timeout": self.config.timeout,
             }
             self._channel.sendall(json.dumps(request).encode() + b"\n")
-            answer = self._receive(timeout=self.config.timeout)
+            answer = self._receive(self.config.timeout, slept)
             memory = answer["max_memory"]
             result, error = answer.get("result"), answer.get("error")
         except FunctionError as failure:
@@ -155,7 +205,7 @@ class Container:
             result, error = None, {"errorType": "Sandbox.Timedout", "errorMessage": message}
         except OSError:
             result, error = None, self._exit_error(request_id)
-        duration = time.monotonic() - started
+        duration = time.monotonic() - started + sum(slept)
         report = (
             f"REPORT RequestId: {request_id}\tDuration: {duration * 1000:.2f} ms"
             f"\tMemory Size: {self.config.memory_size} MB\tMax Memory Used: {memory} MB"
@@ -164,7 +214,7 @@ class Container:
             report += f"\tInit Duration: {init_duration * 1000:.2f} ms"
         self.cold = False
         log = self._framed_log(request_id, log_start, error, report)
-        return Outcome(result, error, duration, init_duration, log)
+        return Outcome(result, error, duration, init_duration, log, slept)
 
     def kill(self) -> None:
         """End the child as a crash would."""
@@ -177,21 +227,29 @@ class Container:
         self._channel.close()
         self._log.close()
 
-    def _receive(self, timeout: float) -> dict:
-        """One JSON line from the child. TimeoutError, or ConnectionError when the child is gone."""
+    def _receive(self, timeout: float, slept: list[float] | None = None) -> dict:
+        """One JSON line from the child. TimeoutError, or ConnectionError when the child is gone.
+
+        slept: takes the sleeps that wound the child's clock; they count for the time-out.
+        """
         deadline = time.monotonic() + timeout
-        while b"\n" not in self._received:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._channel.settimeout(left)
-            data = self._channel.recv(1 << 16)
-            if not data:
-                raise ConnectionError("the child is gone")
-            self._received += data
-        self._channel.settimeout(None)
-        line, _, self._received = self._received.partition(b"\n")
-        return json.loads(line)
+        while True:
+            while b"\n" not in self._received:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._channel.settimeout(left)
+                data = self._channel.recv(1 << 16)
+                if not data:
+                    raise ConnectionError("the child is gone")
+                self._received += data
+            self._channel.settimeout(None)
+            line, _, self._received = self._received.partition(b"\n")
+            message = json.loads(line)
+            if "slept" not in message:
+                return message
+            slept.append(message["slept"])
+            deadline -= message["slept"]
 
     def _exit_error(self, request_id: str) -> dict:
         try:

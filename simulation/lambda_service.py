@@ -20,7 +20,7 @@ from pathlib import Path
 
 from moto.awslambda.models import LambdaFunction, lambda_backends
 
-from .lambda_runtime import Container, FunctionConfig, image_packages, unpack
+from .lambda_runtime import Container, FunctionConfig, Launcher
 
 RETRIES = 2
 CONCURRENCY = 8
@@ -32,7 +32,8 @@ class Invocation:
 
     attempt: 1 for the first, up to 3. cold: whether a container was started for it. error:
     Lambda's error object (errorType, errorMessage, stackTrace) or None. duration: seconds of the
-    handler; init_duration: seconds before it, of a cold start, else 0.
+    handler; init_duration: seconds before it, of a cold start, else 0. slept: the sleeps in which
+    nobody waited, in seconds, see `Cloud`; they are part of `duration`.
     dead_letter: on a last attempt that failed, the ARN of the queue that took the event, or the
     reason why none did.
     """
@@ -50,6 +51,7 @@ class Invocation:
     init_duration: float
     log: str
     started: float
+    slept: list[float] = field(default_factory=list)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     dead_letter: str | None = None
 
@@ -59,15 +61,15 @@ class LambdaService:
 
     environment: `(account_id, region, role ARN, session name) -> dict`, the credentials and the
     endpoint as environment variables. client: `(service, account_id, region, role ARN)` -> a boto3
-    client. folder: for unpacked archives.
+    client. folder: for unpacked archives. launcher: starts the containers.
     """
 
-    def __init__(self, environment: Callable, client: Callable, folder: Path):
+    def __init__(self, environment: Callable, client: Callable, folder: Path, launcher: Launcher):
         self.invocations: list[Invocation] = []
         self._environment = environment
         self._client = client
         self._folder = folder
-        self._runtime = image_packages(folder / "runtime")
+        self._launcher = launcher
         self._changed = threading.Condition()
         self._pending = 0
         self._broken: Exception | None = None
@@ -178,6 +180,7 @@ class LambdaService:
             init_duration=outcome.init_duration,
             log=outcome.log,
             started=started,
+            slept=outcome.slept,
             at=began,
         )
         if outcome.error and last:
@@ -196,11 +199,11 @@ class LambdaService:
             with self._unpacking:
                 if not task_root.exists():
                     code = _function(config.name, config.account_id, config.region).code_bytes
-                    unpack(code, task_root)
+                    self._launcher.unpack(code, config.code_sha256, task_root)
             environment = self._environment(
                 config.account_id, config.region, config.role, config.name
             )
-            container = Container(config, task_root, self._runtime, environment)
+            container = Container(config, task_root, self._launcher, environment)
         with self._changed:
             self._busy.add(container)
         return container

@@ -1,30 +1,35 @@
 """The pack's command line, as a process that is forked with everything imported.
 
-Only this module and what it imports is preloaded (see `deploy.custodian`), nothing of the cloud.
+The imports stand in the function: it runs in that process only, see `deploy.custodian`.
 """
 
-import functools
 import os
 import sys
 from pathlib import Path
 
-import botocore.session
-import c7n.cli  # noqa: F401
-from botocore.loaders import JSONFileLoader
-from c7n.resources import load_resources
-
-import custom_actions.__main__ as command_line
-
-load_resources(("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group"))
-# botocore reads a model again for each session, and Custodian makes several sessions.
-_load = functools.cache(JSONFileLoader().load_file)
-JSONFileLoader.load_file = lambda self, path: _load(path)
-for service in ("ec2", "iam", "lambda", "events", "sts", "logs", "sns"):
-    botocore.session.Session().get_service_model(service)
+from .bootstrap import WoundClock
 
 
-def custodian(arguments: list[str], environment: dict[str, str], folder: Path, output: Path):
-    """Take over environment and output, then be `python -m custom_actions custodian ...`."""
+def custodian(
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    output: Path,
+    archives: Path | None,
+    wound: bool,
+):
+    """Take over environment and output, then be `python -m custom_actions custodian ...`.
+
+    archives: see `remember_archives`; None builds them. wound: see `Cloud`.
+    """
+    import custom_actions.__main__ as command_line
+
+    from .preloaded import remember_archives
+
+    if archives:
+        remember_archives(archives)
+    if wound:
+        WoundClock().install()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -16,6 +16,9 @@ from c7n_mailer.sqs_queue_processor import MailerSqsQueueIterator
 from simulation import deploy
 from simulation.cloud import Cloud
 
+# The processes of a deploy import what runs this one, which is pytest's command without xdist.
+deploy.FORKSERVER.set_forkserver_preload(["simulation.preloaded", "pytest"])
+
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"
 ACCOUNT, REGION = "111122223333", "us-west-2"
@@ -27,9 +30,15 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module")
-def cloud():
-    with Cloud() as cloud:
+def quick_cloud():
+    """Cold starts are forked and nobody waits: for both as they are see tests/simulation."""
+    with Cloud(warm=True, wound=True) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="module")
+def cloud(quick_cloud):
+    return quick_cloud
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`make demo`: what a reader sees, and that its exit code tells whether all went well."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -9,13 +10,15 @@ import pytest
 import yaml
 
 from simulation import demo
+from simulation.cloud import Cloud
 from simulation.finding import read_finding
 
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"
 
 
-def run(tmp_path, *arguments):
+def as_a_process(tmp_path, *arguments):
+    """As `make demo`, with real cold starts and real time."""
     return subprocess.run(
         [sys.executable, "-m", "simulation.demo", *arguments, "--output", tmp_path],
         cwd=ROOT,
@@ -24,8 +27,25 @@ def run(tmp_path, *arguments):
     )
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """The demo in this process, where neither cold starts nor waiting are the point."""
+    monkeypatch.setattr(demo, "Cloud", functools.partial(Cloud, warm=True, wound=True))
+
+
+@pytest.fixture
+def run(quick, monkeypatch, capsys):
+    def run(tmp_path, *arguments):
+        arguments = [*map(str, arguments), "--output", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["simulation.demo", *arguments])
+        code = demo.main()
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
+
+
 def test_the_story_of_the_scenario(tmp_path):
-    played = run(tmp_path)
+    played = as_a_process(tmp_path)
 
     assert played.returncode == 0, played.stdout + played.stderr
     finding, remediation = (
@@ -55,7 +75,7 @@ def test_the_story_of_the_scenario(tmp_path):
         ("iam-user-malicious-ip-caller", False),
     ],
 )
-def test_any_other_finding(tmp_path, name, isolated):
+def test_any_other_finding(run, tmp_path, name, isolated):
     played = run(tmp_path, FINDINGS / f"{name}.json")
 
     assert played.returncode == 0, played.stdout + played.stderr
@@ -66,13 +86,13 @@ def test_any_other_finding(tmp_path, name, isolated):
 def test_a_file_that_is_no_finding(tmp_path):
     (tmp_path / "no.json").write_text('{"hello": "world"}')
 
-    played = run(tmp_path, tmp_path / "no.json")
+    played = as_a_process(tmp_path, tmp_path / "no.json")
 
     assert played.returncode == 2 and "no.json" in played.stderr
     assert "Traceback" not in played.stderr
 
 
-def test_it_is_red_when_the_release_leaves_something(tmp_path, monkeypatch, capsys):
+def test_it_is_red_when_the_release_leaves_something(quick, tmp_path, monkeypatch, capsys):
     """The same story with a release that forgets the network ACL."""
     policy = yaml.safe_load((ROOT / "policies/ec2-release.yml").read_text())
     policy["policies"][0]["actions"].remove("unblock-remote-address")
@@ -96,7 +116,7 @@ def test_it_is_red_when_the_release_leaves_something(tmp_path, monkeypatch, caps
     assert any("network ACLs" in problem for problem in problems)
 
 
-def test_it_is_red_when_the_instance_is_not_isolated(tmp_path, monkeypatch, capsys):
+def test_it_is_red_when_the_instance_is_not_isolated(quick, tmp_path, monkeypatch, capsys):
     """The same story with a policy that takes every instance for exempt."""
     policy = yaml.safe_load((ROOT / "policies/ec2-isolate.yml").read_text())
     policy["policies"][0]["actions"][0]["exempt-tag"] = "Name"

@@ -68,3 +68,18 @@ def test_stacks_have_the_subscription_and_the_policy_of_the_queue(cloud):
     sqs = cloud.client("sqs", MAIL_ACCOUNT, REGION)
     attributes = sqs.get_queue_attributes(QueueUrl=mail["MailQueueUrl"], AttributeNames=["Policy"])
     assert "sns.amazonaws.com" in attributes["Attributes"]["Policy"]
+
+
+def test_an_archive_that_was_kept_is_the_one_that_is_built(cloud, monkeypatch):
+    """Warm clouds keep archives; what is uploaded is the same to the byte."""
+    mail = deploy.mailer_stack(cloud, ACCOUNT, REGION)
+    deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"])
+    functions = cloud.client("lambda", ACCOUNT, REGION)
+    hashes = []
+    for warm in (False, True, True):
+        monkeypatch.setattr(cloud, "warm", warm)
+        deploy.deploy(cloud, ["policies/finding-notify.yml"], ACCOUNT, REGION)
+        (function,) = functions.list_functions()["Functions"]
+        hashes.append(function["CodeSha256"])
+        functions.delete_function(FunctionName=function["FunctionName"])
+    assert len(set(hashes)) == 1

@@ -1,14 +1,34 @@
-"""The Lambda runtime and its retry rule."""
+"""The Lambda runtime and its retry rule: containers from nothing and forked ones do the same."""
 
 import json
+import subprocess
 import time
+from collections import defaultdict
 
 import pytest
+
+from simulation.cloud import Cloud
+from simulation.lambda_template import ForkedProcess, forking
 
 ACCOUNT, REGION, ROLE = "111122223333", "us-west-2", "function-role"
 
 ECHO = "def run(event, context):\n    print('got', event)\n    return event\n"
 FAIL = "def run(event, context):\n    raise ValueError('no luck')\n"
+
+
+@pytest.fixture(params=["from nothing, real time", "forked, wound time"])
+def cloud(request, monkeypatch):
+    """Real cold starts are the point here, and that forked ones cannot be told from them.
+
+    With wound time the first container of a code is forked too, from a template that knows nothing.
+    """
+    forked, wound = "forked" in request.param, "wound" in request.param
+    monkeypatch.setattr(forking(wound), "_templates", {})
+    monkeypatch.setattr(forking(wound), "_modules", defaultdict(list) if wound else {})
+    with Cloud(warm=forked, wound=wound) as cloud:
+        yield cloud
+    for template in forking(wound)._templates.values():
+        template.close()
 
 
 @pytest.fixture
@@ -230,6 +250,7 @@ def test_dead_letter_config_is_shown_and_changed(cloud, make_function):
     assert shown["DeadLetterConfig"] == {"TargetArn": "arn:2"}
 
 
+@pytest.mark.parametrize("cloud", ["from nothing, real time"], indirect=True)
 def test_wait_idle_times_out_and_raises_what_broke(cloud, make_function):
     make_function("probe", {"main.py": "import time\ndef run(e, c):\n    time.sleep(0.5)\n"})
     cloud.functions.invoke_later("probe", {}, ACCOUNT, REGION)
@@ -238,3 +259,95 @@ def test_wait_idle_times_out_and_raises_what_broke(cloud, make_function):
     cloud.functions.invoke_later("missing", {}, ACCOUNT, REGION)
     with pytest.raises(LookupError, match="no function missing"):
         cloud.wait_idle()
+
+
+CLOCK = """
+import time
+from datetime import datetime
+def run(event, context):
+    before = time.time(), time.monotonic(), context.get_remaining_time_in_millis()
+    for seconds in event:
+        time.sleep(seconds)
+    after = time.time(), time.monotonic(), context.get_remaining_time_in_millis()
+    return [after[0] - before[0], after[1] - before[1], (before[2] - after[2]) / 1000]
+"""
+
+
+def test_sleep_takes_its_time_as_the_function_sees_it(cloud, make_function, invoke):
+    make_function("probe", {"main.py": CLOCK}, Timeout=5)
+    invoke("probe", [0, 2])
+    started = time.monotonic()
+    again = invoke("probe", [1, 1])  # each invocation has its own time-out
+    waited = time.monotonic() - started
+
+    assert again.error is None and not again.cold
+    assert again.result == [pytest.approx(2, abs=0.5)] * 3
+    assert again.duration == pytest.approx(2, abs=0.5)
+    assert again.slept == ([1, 1] if cloud.wound else [])
+    assert (waited < 1) is cloud.wound
+
+
+def test_sleeps_that_add_up_time_out(cloud, make_function, invoke):
+    source = """
+import time
+def run(event, context):
+    for n in range(4):
+        print('step', n)
+        time.sleep(0.3)
+"""
+    make_function("probe", {"main.py": source}, Timeout=1)
+    late = invoke("probe")
+    assert late.error["errorType"] == "Sandbox.Timedout"
+    assert "step 3" in late.log and late.duration == pytest.approx(1.2, abs=0.5)
+    assert invoke("probe").cold
+
+
+BOTH = {
+    "other.py": "import os\nseen = [os.environ.get('AWS_LAMBDA_FUNCTION_NAME')]\n",
+    "own/__init__.py": "",
+    "own/main.py": (
+        "import os, other\nstate, key = [], os.environ['AWS_ACCESS_KEY_ID']\n"
+        "def run(event, context):\n"
+        "    state.append(event)\n"
+        "    other.seen.append(event)\n"
+        "    text = open('config.json').read()\n"
+        "    return [state, other.seen, key, os.environ['AWS_ACCESS_KEY_ID'], text]\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("cloud", ["forked, real time"], indirect=True)
+def test_a_fork_has_its_own_state_credentials_and_policy(cloud, make_function, invoke):
+    make_function("probe", BOTH | {"config.json": "first"}, "own.main.run")
+    make_function("other", BOTH | {"config.json": "second"}, "own.main.run")
+    keys = set()
+    for name, text, kind in (
+        ("probe", "first", subprocess.Popen),
+        ("probe", "first", ForkedProcess),
+        ("other", "second", ForkedProcess),
+    ):
+        one, again = invoke(name, 1), invoke(name, 2)
+        (container,) = cloud.functions._idle[cloud.functions._config(name, ACCOUNT, REGION)]
+        assert isinstance(container._process, kind)
+        cloud.functions.discard_warm()
+        assert not container.alive
+
+        assert (one.cold, again.cold) == (True, False) and not one.error and not again.error
+        imported_as, *seen = one.result[1]
+        # the package of others was imported once, without anybody's environment
+        assert imported_as == (name if kind is subprocess.Popen else None)
+        assert (one.result[0], seen) == ([1], [1]) and again.result[0] == [1, 2]
+        assert one.result[2] == one.result[3] and one.result[4] == text
+        keys.add(one.result[2])
+    assert len(keys) == 2  # one for each function
+
+
+@pytest.mark.parametrize("cloud", ["forked, real time"], indirect=True)
+def test_a_template_that_cannot_import_says_so(cloud, make_function, invoke):
+    make_function("probe", {"main.py": ECHO})
+    invoke("probe")
+    cloud.functions.discard_warm()
+    for modules in forking(False)._modules.values():
+        modules.append("no_such_module")
+    with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+        invoke("probe")

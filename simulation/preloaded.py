@@ -1,0 +1,77 @@
+"""What the processes of `deploy.custodian` are forked with: Custodian and the pack, imported.
+
+Nothing of the cloud. What is remembered here are answers that depend on installed files alone.
+"""
+
+import functools
+import hashlib
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import botocore.hooks
+import botocore.session
+import c7n.cli  # noqa: F401
+import c7n.schema
+from botocore.loaders import JSONFileLoader, Loader
+from c7n import mu
+from c7n.resources import load_resources
+from jsonschema import Draft7Validator
+
+import custom_actions.__main__  # noqa: F401
+
+RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
+load_resources(RESOURCES)
+
+# botocore looks through its folder and reads a model again for each session, and inspects each of
+# its handlers; Custodian makes several sessions.
+_load = functools.cache(JSONFileLoader().load_file)
+JSONFileLoader.load_file = lambda self, path: _load(path)
+_services = functools.cache(Loader(include_default_search_paths=True).list_available_services)
+Loader.list_available_services = lambda self, type_name: _services(type_name)
+botocore.hooks.accepts_kwargs = functools.cache(botocore.hooks.accepts_kwargs)
+for service in ("ec2", "iam", "lambda", "events", "sts", "logs", "sns"):
+    botocore.session.Session().create_client(
+        service, "us-east-1", aws_access_key_id="nobody", aws_secret_access_key="nothing"
+    )
+
+
+# Custodian checks the schema that it makes for the resources of a file each time.
+_check = Draft7Validator.check_schema
+_checked = [c7n.schema.generate({resource}) for resource in RESOURCES]
+for _schema in _checked:
+    _check(_schema)
+Draft7Validator.check_schema = lambda schema: None if schema in _checked else _check(schema)
+
+
+def remember_archives(folder: Path) -> None:
+    """Have an archive be built once of the same files: afterwards it is a copy from `folder`.
+
+    The archive is the one that Custodian built, without the policy, which it adds to the copy.
+    """
+    build = mu.custodian_archive
+
+    def custodian_archive(packages=None):
+        kept = folder / _digest({"c7n", *(packages or ())})
+        if not kept.exists():
+            made = build(packages).close()
+            copy = kept.with_suffix(f".{os.getpid()}")
+            copy.write_bytes(made.get_bytes())
+            copy.rename(kept)
+        return mu.PythonPackageArchive(cache_file=kept)
+
+    mu.custodian_archive = custodian_archive
+
+
+def _digest(packages: set[str]) -> str:
+    """Of the files of packages, and of whatever builds archives out of them here."""
+    files = hashlib.sha256(repr((sorted(packages), sys.version)).encode())
+    for package in sorted(packages):
+        root = Path(find_spec(package).origin).parent
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.parent.name != "__pycache__":
+                content = path.read_bytes()
+                files.update(f"\0{package}/{path.relative_to(root)} {len(content)}\0".encode())
+                files.update(content)
+    return files.hexdigest()
