@@ -298,7 +298,7 @@ class FindingFilter(EventFilter):
             return resources
         finding = mapping(event, "detail").get("id")
         self.log.info(
-            "policy:%s finding:%s left out: %s", self.manager.data.get("name"), finding, reason
+            "policy:%s finding:%r left out: %s", self.manager.data.get("name"), finding, reason
         )
         return []
 

@@ -105,7 +105,7 @@ def test_the_log_says_why_a_finding_was_left_out(event, reason, caplog):
     assert not takes(event, **{"actor-only": [TYPES[0]]})
 
     (line,) = (r.getMessage() for r in caplog.records if r.name == "custodian.filters")
-    assert line.startswith("policy:meant finding:1ab2c3d4 left out: ") and reason in line
+    assert line.startswith("policy:meant finding:'1ab2c3d4' left out: ") and reason in line
 
 
 def test_without_an_event_everything_passes():
