@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import boto3
 import placebo
@@ -116,7 +117,10 @@ def record(name, folder):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # placebo 0.10 prints each time that it writes
-    with mock_aws(), corrected_ec2(), contextlib.redirect_stdout(io.StringIO()):
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    # moto's own images would give other details, or none, by what else the process has set
+    plain = mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false")
+    with plain, mock_aws(), corrected_ec2(), quiet:
         # moto makes the default VPC when the region is first used: let that be before the seed.
         boto3.client("ec2", REGION).describe_vpcs()
         mock_random.seed(NAMES.index(name))
