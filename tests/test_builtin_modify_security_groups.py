@@ -20,6 +20,7 @@ def test_it_leaves_groups_on_an_interface_that_has_several(count, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # 1300 of them, none is needed
     load_resources(("aws.ec2",))
     with mock_aws(), corrected_ec2():
         ec2 = boto3.client("ec2", REGION)
@@ -29,9 +30,12 @@ def test_it_leaves_groups_on_an_interface_that_has_several(count, monkeypatch):
             ec2.create_security_group(GroupName=f"g{n}", Description="d", VpcId=vpc)["GroupId"]
             for n in range(count + 1)
         ]
-        image = ec2.describe_images()["Images"][0]["ImageId"]
         ec2.run_instances(
-            ImageId=image, MinCount=1, MaxCount=1, SubnetId=subnet, SecurityGroupIds=groups[1:]
+            ImageId="ami-12c6146b",
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=subnet,
+            SecurityGroupIds=groups[1:],
         )
         (policy,) = PolicyLoader(Config.empty(region=REGION, cache=None)).load_data(
             {
