@@ -39,6 +39,7 @@ class CompiledArchive(PythonPackageArchive):
     def __init__(self, modules, left_out):
         self.left_out = left_out
         super().__init__(modules)
+        self.left_out = lambda path: True  # what Custodian adds later no function of ours imports
 
     def add_contents(self, dest, contents):
         super().add_contents(dest, contents)
@@ -54,9 +55,7 @@ class CompiledPolicyLambda(PolicyLambda):
     def __init__(self, policy):
         self.policy = policy
         if self.runtime == THIS_RUNTIME:
-            # as c7n.mu.custodian_archive, which PolicyLambda calls
-            modules = sorted({"c7n", *(self.packages or ())})
-            self.archive = CompiledArchive(modules, other_resources(policy.resource_type))
+            self.archive = compiled_archive(self.packages, policy.resource_type)
             return
         super().__init__(policy)
         log.warning(
@@ -67,6 +66,12 @@ class CompiledPolicyLambda(PolicyLambda):
             THIS_RUNTIME,
             self.runtime,
         )
+
+
+def compiled_archive(packages, resource_type):
+    """What c7n.mu.custodian_archive makes, compiled; the policy is added to it later."""
+    modules = sorted({"c7n", *(packages or ())})
+    return CompiledArchive(modules, other_resources(resource_type))
 
 
 def compiled(source, name):

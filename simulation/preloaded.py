@@ -20,6 +20,7 @@ from c7n.resources import load_resources
 from jsonschema import Draft7Validator
 
 import custom_actions.__main__  # noqa: F401
+import custom_actions.archive as compiling
 
 RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
 load_resources(RESOURCES)
@@ -50,23 +51,26 @@ def remember_archives(folder: Path) -> None:
 
     The archive is the one that Custodian built, without the policy, which it adds to the copy.
     """
-    build = mu.custodian_archive
 
-    def custodian_archive(packages=None):
-        kept = folder / _digest({"c7n", *(packages or ())})
-        if not kept.exists():
-            made = build(packages).close()
-            copy = kept.with_suffix(f".{os.getpid()}")
-            copy.write_bytes(made.get_bytes())
-            copy.rename(kept)
-        return mu.PythonPackageArchive(cache_file=kept)
+    def remembering(build):
+        def archive(packages=None, *more):
+            kept = folder / _digest({"c7n", *(packages or ())}, *more)
+            if not kept.exists():
+                made = build(packages, *more).close()
+                copy = kept.with_suffix(f".{os.getpid()}")
+                copy.write_bytes(made.get_bytes())
+                copy.rename(kept)
+            return mu.PythonPackageArchive(cache_file=kept)
 
-    mu.custodian_archive = custodian_archive
+        return archive
+
+    mu.custodian_archive = remembering(mu.custodian_archive)
+    compiling.compiled_archive = remembering(compiling.compiled_archive)
 
 
-def _digest(packages: set[str]) -> str:
+def _digest(packages: set[str], *more: str) -> str:
     """Of the files of packages, and of whatever builds archives out of them here."""
-    files = hashlib.sha256(repr((sorted(packages), sys.version)).encode())
+    files = hashlib.sha256(repr((sorted(packages), more, sys.version)).encode())
     for package in sorted(packages):
         root = Path(find_spec(package).origin).parent
         for path in sorted(root.rglob("*")):

@@ -119,9 +119,9 @@ class BlockRemoteAddress(OfInstance, Step):
     `failed`, with the ACL and the way out, when an ACL is full or has no free number below its
     first allow.
 
-    Calls: DescribeNetworkInterfaces, DescribeVpcs, DescribeNetworkAcls, then for each ACL and
-    address CreateTags and two CreateNetworkAclEntry, one more CreateTags for each address, and
-    DescribeNetworkAcls.
+    Calls: DescribeInstances, DescribeVpcs, DescribeNetworkAcls, then for each ACL and address
+    CreateTags and two CreateNetworkAclEntry, one more CreateTags for each address, and the first
+    and the third once more.
 
     Price: **an ACL belongs to the subnet, and the default ACL to every subnet of the VPC that has
     no other**. All instances there lose this one address as well, as the detail says.

@@ -130,8 +130,9 @@ class PreserveEvidence(Settings, Step):
               - preserve-evidence
               - fail-unless-complete
 
-    No arguments. Put it behind `isolate-instance`, which writes the tags that identify the
-    incident; without them it waits four seconds for them and then counts one incident a finding.
+    No arguments. Put it behind `isolate-instance`, which says which incident it is; alone it goes
+    by the instance's tags, and without them counts one incident a finding. A setting that cannot
+    be read is not changed either, since what it was could not be recorded.
 
     The outcome has a list `snapshots` of {id, volume_id, device, state}. It is `failed` when one
     part is refused; the other parts are done all the same.
