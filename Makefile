@@ -33,7 +33,7 @@ test: lint validate ## Lint, validate, and run all tests, offline
 demo: $(INSTALLED) ## Play the story on this machine; FINDING=file.json plays another finding
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)")
 
-benchmark: $(INSTALLED) ## Time and calls up to the swap, beside a bare boto3 function
+benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; about 3 min
 	@$(BIN)/python -m simulation.benchmark
 
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
