@@ -58,6 +58,12 @@ class OfInterfaces:
             NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=groups
         )
 
+    def check_read_back(self, run):
+        if not run.view.interfaces:
+            run.errors["interfaces"] = NothingReadBack(
+                "EC2 shows no interface of the instance any more"
+            )
+
 
 class IsolateInstance(OfInterfaces, Step):
     """Replaces all security groups of all interfaces by the forensic group, and reads that back.
@@ -183,6 +189,7 @@ class IsolateInstance(OfInterfaces, Step):
             )
         if run.view is not None:
             view = View(attached_interfaces(self.client(), self.resource_id(run)), live=True)
+            run.unread.pop("the records", None)  # these are their tags, whatever the first look got
         else:
             view = View(instance["NetworkInterfaces"], live=False)
             groups = forensic_group.ForensicGroups(self.client(), self.group_name)
@@ -321,10 +328,8 @@ class IsolateInstance(OfInterfaces, Step):
     def conclude(self, run):
         """Write the state; the time and the finding are those of the first response."""
         run.memory["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        if run.view.live and not run.view.interfaces:
-            run.errors["interfaces"] = NothingReadBack(
-                "EC2 shows no interface of the instance any more"
-            )
+        if run.view.live:
+            self.check_read_back(run)
         incident = record.begin_incident(run.resource, run.tags, run.event)
         state = record.ISOLATED if self.is_verified(run) else record.INCOMPLETE
         wanted = {record.STATE: state} | ({} if record.STATE in run.tags else incident)
@@ -484,6 +489,10 @@ class ReleaseInstance(OfInterfaces, Revert):
         if not run.memory.get("announced"):
             self.tag(run, [{"Key": record.STATE, "Value": record.RELEASING}])
             run.memory["announced"] = True
+
+    def conclude(self, run):
+        self.check_read_back(run)
+        super().conclude(run)
 
     def forget(self, run):
         """Remove record and state. The same keys are deleted everywhere, present or not."""

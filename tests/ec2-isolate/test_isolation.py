@@ -191,6 +191,22 @@ def test_a_second_finding_never_overwrites_the_record(scene, pack):
     assert [g["id"] for g in report["interfaces"][0]["removed"]] == scene.groups
 
 
+def test_a_record_that_cannot_be_read_at_once_does_not_keep_from_isolating(scene, pack):
+    instance = scene.instance(scene.groups)
+    (interface,) = scene.interfaces(instance)
+    pack.isolate(scene.finding(instance))
+    record = scene.tags(interface)
+    scene.ec2.modify_network_interface_attribute(
+        NetworkInterfaceId=interface, Groups=scene.groups[:1]
+    )
+    scene.cloud.fail("DescribeNetworkInterfaces", "UnauthorizedOperation", when=by_isolate)
+
+    report = outcome(pack.isolate(scene.finding(instance)))
+
+    assert scene.is_isolated(instance) and report["isolated"]
+    assert scene.tags(interface) == record
+
+
 def test_sixteen_groups_fit_into_the_record(scene, pack):
     with groups_per_interface(16):
         groups = [scene.group(f"many-{n}") for n in range(16)]

@@ -160,3 +160,19 @@ def test_without_a_named_instance_nothing_happens(scene, pack):
     )
 
     assert scene.is_isolated(instance)
+
+
+def test_an_instance_terminated_in_the_middle_is_not_called_released(scene, pack, release):
+    """Nothing is left to read back, and nothing is not "every interface"."""
+    instance = scene.instance()
+    pack.isolate(scene.finding(instance))
+    scene.cloud.before(
+        "DescribeNetworkInterfaces",
+        lambda call: scene.ec2.terminate_instances(InstanceIds=[instance]),
+        skip=1,
+    )
+
+    succeeded, output = release(instance)
+
+    assert not succeeded and "NothingReadBack" in output
+    assert "The recorded groups are back on every interface" not in output
