@@ -202,11 +202,6 @@ def find(client, keys):
     return found
 
 
-def original_groups_tags(interface_id, group_ids):
-    """The tags that record an interface's groups; 16 of them, the most EC2 allows, need two."""
-    return as_tags(ORIGINAL_GROUPS + interface_id, group_ids)
-
-
 def original_groups(interface):
     """The group ids recorded on an interface (as DescribeNetworkInterfaces shows it), or None."""
     return from_tags(

@@ -81,12 +81,8 @@ class View(NamedTuple):
         return None if is_leaving(self.member) else self.member["AutoScalingGroupName"]
 
 
-def group_tags(name):
-    """The name of an Auto Scaling group as tags; what a tag value cannot hold is escaped with =."""
-    return record.as_tags(AUTO_SCALING_GROUP, [escaped(name)])
-
-
 def escaped(name):
+    """A name as one word of a record; what a tag value cannot hold is escaped with =."""
     return quote(name, safe="+.:/@").replace("%", "=")
 
 

@@ -5,8 +5,9 @@ import itertools
 import pytest
 import yaml
 
+from custom_actions import record
 from custom_actions.steps.leave_service import (
-    group_tags,
+    escaped,
     recorded_group,
 )
 from simulation import deploy
@@ -693,7 +694,7 @@ def test_a_record_longer_than_one_tag(fleet):
 
 @pytest.mark.parametrize("name", ["web", "web tier (blue) = 50% ~é", "x" * 255, "y z" * 85])
 def test_any_name_of_a_group_fits_into_the_record(name):
-    tags = group_tags(name)
+    tags = record.as_tags(record.AUTO_SCALING_GROUP, [escaped(name)])
 
     assert recorded_group({t["Key"]: t["Value"] for t in tags}) == name
     assert all(len(t["Value"]) <= 256 for t in tags)
