@@ -7,6 +7,8 @@ from botocore.config import Config
 from c7n.credentials import SessionFactory
 from c7n.utils import local_session
 
+from custom_actions import deadline
+
 # Two hundred findings at once are two hundred functions that share what EC2 takes. Calculated with
 # 28 calls each at 20 calls a second: with seven attempts 12 instances stay unisolated even after
 # the two retries of Lambda, with eight 3, with nine or ten none.
@@ -66,6 +68,7 @@ def client(session_factory, service):
     if service not in clients:
         clients[service] = made = session.client(service, config=CONFIG)
         made.meta.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
+        made.meta.events.register("before-send", deadline.end_calls, unique_id="deadline")
     return clients[service]
 
 

@@ -16,6 +16,7 @@ from c7n.resources import load_resources
 from c7n.structure import StructureParser
 
 import custom_actions  # noqa: F401 - registers the actions
+from custom_actions import deadline
 from custom_actions.clients import FunctionSessions, client
 from custom_actions.modes import ApiCallMode, FindingMode
 from custom_actions.response import OUTCOMES
@@ -62,6 +63,7 @@ def run(event, context):
     nothing for the policy is answered and nothing is done.
     """
     data, config, sessions = load()
+    deadline.begin(context)
     answer = {}
     for policy in PolicyCollection.from_data(data, config, sessions):
         policy.validate()

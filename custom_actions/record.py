@@ -147,6 +147,12 @@ ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
 # Where isolate-instance leaves the incident for the steps behind it.
 INCIDENT = "c7n:incident"
 
+# Under that: the ids of the forensic groups that every interface was read back in.
+GROUPS = "groups"
+
+# Where steps leave the words that they could not record.
+UNRECORDED = "c7n:unrecorded"
+
 # Where revoke-role-sessions leaves the role of a credential finding for the mark of the mail, once
 # it is known to be the right one.
 ROLE = "c7n:role"

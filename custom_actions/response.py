@@ -15,7 +15,7 @@ from c7n.actions import EventAction
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions import clients, record
+from custom_actions import clients, deadline, record
 from custom_actions.registry import register
 
 OUTCOMES = "c7n:response"
@@ -23,6 +23,9 @@ OUTCOMES = "c7n:response"
 # What AWS, or the network, may answer to one call. Anything else that a step raises is a bug of
 # this pack, which fails the step under its own name.
 REFUSED = (ClientError, BotoCoreError, PolicyExecutionError)
+
+# What reading an answer raises when a field of it is missing or of another kind.
+MISSHAPEN = (KeyError, IndexError, TypeError, AttributeError)
 
 # Seconds before each look. The first is the look before anything is changed; the others read back,
 # because what AWS describes is eventually consistent.
@@ -52,7 +55,7 @@ class ResponseAction(EventAction):
                 outcome = self.left_alone(resource) or self.respond(resource, event)
             except Exception as error:  # noqa: BLE001 - a bug in one step must not stop the others
                 self.log.exception("policy:%s %s failed", self.policy_name, self.type)
-                outcome = self.failed(error)
+                outcome = self.failed(readable(error))
             resource.setdefault(OUTCOMES, []).append(outcome)
             self.log.info(
                 "policy:%s resource:%s step:%s status:%s %s",
@@ -118,6 +121,26 @@ class NotReadBack(PolicyExecutionError):
     """A change was accepted, and AWS goes on showing something else."""
 
 
+class UnexpectedAnswer(PolicyExecutionError):
+    """An answer of AWS, or an event, lacks a field or has it of another kind."""
+
+
+class Impossible(PolicyExecutionError):
+    """Raised by a change that AWS cannot make to this resource, whoever tries and how often."""
+
+
+class ReleasedMeanwhile(PolicyExecutionError):
+    """Raised by a look: a person gave the instance its groups back while the step was at work."""
+
+
+def readable(error):
+    """An error as one that tells a person something: no Python error is an outcome."""
+    if not isinstance(error, MISSHAPEN):
+        return error
+    what = f"no {error}" if isinstance(error, KeyError) else f"{error}"
+    return UnexpectedAnswer(f"an answer is not as documented ({what}); the log has the place")
+
+
 @dataclass
 class Change:
     """One thing that a step wants, as a look shows it.
@@ -128,6 +151,8 @@ class Change:
     words: what is recorded before it is made, under the tag `key` (custom_actions/record.py); none
     for what a person has made so.
     error: why it cannot be had; a step sets it where there is nothing to make.
+    excused: why it cannot be had of this resource, ever: told, and no failure. `make` says so by
+    raising `Impossible`.
     flaws: {code: text} of what is wrong with it although it holds, or no further try could mend.
     fact, end: its name and the word for "it holds" among the outcome's facts.
     unseen: the error when it was made and AWS goes on showing something else.
@@ -140,6 +165,7 @@ class Change:
     words: tuple = ()
     key: str | None = None
     error: Exception | None = None
+    excused: str | None = None
     flaws: dict = field(default_factory=dict)
     fact: str | None = None
     end: str = "done"
@@ -152,17 +178,18 @@ class Change:
         if earlier is not None:
             self.tried = earlier.tried
             self.error = self.error or earlier.error
+            self.excused = self.excused or earlier.excused
         if self.holds:
-            self.error = None  # its answer was lost, or somebody else made it so
+            self.error = self.excused = None  # its answer was lost, or somebody else made it so
         return self
 
     @property
     def is_fresh(self):
-        return not (self.holds or self.tried or self.error)
+        return not (self.holds or self.tried or self.error or self.excused)
 
     @property
     def is_settled(self):
-        return bool(self.holds or self.error)
+        return bool(self.holds or self.error or self.excused)
 
     @property
     def problem(self):
@@ -173,7 +200,9 @@ class Change:
     @property
     def ending(self):
         """What became of it, in a word that two equal outcomes share."""
-        return error_code(self.error) if self.error else next(iter(self.flaws), self.end)
+        if self.error:
+            return error_code(self.error)
+        return "excused" if self.excused else next(iter(self.flaws), self.end)
 
 
 class Run:
@@ -206,8 +235,8 @@ class Run:
         """
         try:
             answer = call(*args, **request)
-        except REFUSED as error:
-            self.unread[part] = error
+        except (*REFUSED, *MISSHAPEN) as error:
+            self.unread[part] = readable(error)
             return default
         self.unread.pop(part, None)
         return answer
@@ -236,6 +265,11 @@ class Run:
         return [change for change in self.changes if change.holds]
 
     @property
+    def excuses(self):
+        """What cannot be had of this resource: {name of the change: why}."""
+        return {change.name: change.excused for change in self.changes if change.excused}
+
+    @property
     def problems(self):
         """Everything that failed: {name of the change or part: text}."""
         found = {change.name: change.problem for change in self.changes if change.problem}
@@ -259,7 +293,8 @@ class Step(ResponseAction):
     The engine looks, records the words of the changes, makes those that are fresh, keeps the error
     of each, and looks again, until all hold or have failed. What appears between two looks is a
     fresh change of the next one. A change that was refused is not tried again: that is for the
-    next run, by Lambda or a person.
+    next run, by Lambda or a person. When the function's time is nearly over the rest is reported as
+    not done (custom_actions/deadline.py).
     """
 
     nothing = {}
@@ -286,7 +321,8 @@ class Step(ResponseAction):
     def respond(self, resource, event):
         run = Run(resource, event)
         try:
-            self.go(run)
+            with deadline.enforced():
+                self.go(run)
         except NothingToDo as reason:
             return self.outcome(
                 reason.status, reason.detail, facts=reason.facts, **(self.nothing | reason.more)
@@ -308,13 +344,21 @@ class Step(ResponseAction):
             time.sleep(delay)
             try:
                 run.view = self.look(run)
-            except REFUSED as error:
+                changes = list(self.changes(run))
+            except ReleasedMeanwhile as error:
+                if not (run.recorded or any(change.tried for change in run.changes)):
+                    raise NothingToDo(str(error), "skipped") from error
+                self.leave_to_the_release(run, error)
+                return
+            except (*REFUSED, *MISSHAPEN) as error:
+                if isinstance(error, MISSHAPEN):
+                    self.log.exception("policy:%s %s", self.policy_name, self.type)
                 if run.view is None:
                     raise
-                lost = error  # what was made is kept; perhaps the next look is answered
+                lost = readable(error)  # what was made is kept; perhaps the next look is answered
                 continue
             lost = None
-            run.see(self.changes(run))
+            run.see(changes)
             if self.dryrun:
                 return
             self.put_on_record(run)
@@ -332,11 +376,13 @@ class Step(ResponseAction):
             change.make()
         except LookAgain:
             return
+        except Impossible as error:
+            change.excused = str(error)
         except REFUSED as error:
             change.error = error
         except Exception as error:  # noqa: BLE001 - a bug at one change must not stop the others
             self.log.exception("policy:%s %s %s", self.policy_name, self.type, change.name)
-            change.error = error
+            change.error = readable(error)
         change.tried = True
 
     def put_on_record(self, run):
@@ -344,23 +390,50 @@ class Step(ResponseAction):
 
         What cannot be recorded is done all the same: the mail and the log are then the record.
         """
-        wanted = {}
-        for change in run.changes:
-            if not change.error:
-                wanted.setdefault(change.key, []).extend(change.words)
+        if not self.missing_words(run):
+            return
+        # Read after the state: another response may have recorded meanwhile what it changed.
+        run.tags = run.read("the tags", self.read_tags, run, default=run.tags)
         tags, new = [], []
-        for key, words in wanted.items():
+        for key, words in self.missing_words(run).items():
             # with its own: EC2 may not show yet what this run has written
-            present = record.from_tags(run.tags, key) or []
-            present += [w for w in run.recorded.get(key, ()) if w not in present]
-            missing = [word for word in words if word not in present]
-            if missing:
-                tags += record.as_tags(key, present + missing)
-                new += missing
-                run.recorded.setdefault(key, []).extend(missing)
+            present = self.present_words(run, key)
+            tags += record.as_tags(key, present + words)
+            new += words
+            run.recorded.setdefault(key, []).extend(words)
         told = f"the record: {' '.join([*self.recording, *new])} could not be recorded"
         if tags and not run.attempt(told, self.tag, run, tags):
             self.log.error("not recorded on %s: %s", self.resource_id(run), " ".join(new))
+            run.resource.setdefault(record.UNRECORDED, []).extend(new)
+
+    def missing_words(self, run):
+        """The words of changes that are not on record yet: {tag key: words}."""
+        wanted = {}
+        for change in run.changes:
+            if not (change.error or change.excused):
+                wanted.setdefault(change.key, []).extend(change.words)
+        missing = {
+            key: [word for word in words if word not in self.present_words(run, key)]
+            for key, words in wanted.items()
+        }
+        return {key: words for key, words in missing.items() if words}
+
+    def present_words(self, run, key):
+        present = record.from_tags(run.tags, key) or []
+        return present + [w for w in run.recorded.get(key, ()) if w not in present]
+
+    def read_tags(self, run):
+        """The tags that carry the record, as they are now."""
+        return run.tags
+
+    def leave_to_the_release(self, run, error):
+        """What was made while a person released the instance has to be found by a release."""
+        for change in run.changes:
+            if not change.is_settled:
+                change.error = error
+        run.errors["the release"] = error
+        for key, words in run.recorded.items():
+            run.attempt("the record", self.tag, run, record.as_tags(key, words))
 
     def tag(self, run, tags):
         """Write tags on the resource that carries the record."""
@@ -377,7 +450,10 @@ class Step(ResponseAction):
         return run.resource[self.manager.resource_type.id]
 
     def status(self, run):
-        return "done" if run.made else "unchanged"
+        if run.made:
+            return "done"
+        impossible = run.changes and all(change.excused for change in run.changes)
+        return "skipped" if impossible else "unchanged"
 
     def facts(self, run):
         """What makes two outcomes the same."""
@@ -387,9 +463,10 @@ class Step(ResponseAction):
 
     def report(self, run):
         problems = run.problems
+        excuses = [f"Not possible here: {name}, {why}." for name, why in run.excuses.items()]
         return self.outcome(
             "failed" if problems else self.status(run),
-            self.tell(run),
+            " ".join([self.tell(run), *excuses]),
             error="; ".join(f"{part}: {text}" for part, text in problems.items()) or None,
             facts=self.facts(run),
             **self.more(run),

@@ -79,7 +79,7 @@ class DeactivateAccessKey(OfUser, Step):
     `user`, `access_key` and `verified_at`. `unchanged`: the key is inactive already, or the user
     has no such key (any more). Dry run: reads, changes nothing.
 
-    IAM: iam:ListAccessKeys, iam:UpdateAccessKey, iam:TagUser, besides iam:GetUser of Custodian.
+    IAM: iam:GetUser, iam:ListAccessKeys, iam:UpdateAccessKey, iam:TagUser.
 
     Limits: it stops what uses the key, at once and everywhere, whoever it is. Temporary
     credentials that were issued with the key (sts:GetSessionToken, up to 36 hours; sessions of
@@ -87,7 +87,7 @@ class DeactivateAccessKey(OfUser, Step):
     """
 
     schema = type_schema("deactivate-access-key")
-    permissions = ("iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:TagUser")
+    permissions = ("iam:GetUser", "iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:TagUser")
     recording = ("access key",)
 
     def look(self, run):
@@ -119,6 +119,10 @@ class DeactivateAccessKey(OfUser, Step):
         yield self.change(
             run, key.user_name, key.key_id, "Inactive", key=DEACTIVATED_KEYS, words=words
         )
+
+    def read_tags(self, run):
+        user_name = run.resource["UserName"]
+        return tags_of(self.client("iam").get_user(UserName=user_name)["User"])
 
     def tag(self, run, tags):
         self.client("iam").tag_user(UserName=run.resource["UserName"], Tags=tags)

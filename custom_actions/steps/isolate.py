@@ -330,7 +330,11 @@ class IsolateInstance(OfInterfaces, Step):
         run.memory["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if run.view.live:
             self.check_read_back(run)
-        incident = record.begin_incident(run.resource, run.tags, run.event)
+        incident = dict(record.begin_incident(run.resource, run.tags, run.event))
+        if self.is_verified(run):
+            run.resource[record.INCIDENT][record.GROUPS] = sorted(
+                {group for i in run.view.interfaces for group in group_ids(i)}
+            )
         state = record.ISOLATED if self.is_verified(run) else record.INCOMPLETE
         wanted = {record.STATE: state} | ({} if record.STATE in run.tags else incident)
         new = [{"Key": k, "Value": v} for k, v in wanted.items() if run.tags.get(k) != v]
