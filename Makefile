@@ -9,6 +9,11 @@ POLICIES := $(wildcard policies/*.yml)
 # Those that become Lambda functions. A policy without a mode would be run by a deploy, at once.
 DEPLOYABLE := $(shell grep -l '^    mode:' $(POLICIES))
 
+# A folder for each instance, so that two releases at once never share a file.
+RELEASE = output/release/$(INSTANCE)
+# GROUPS is a variable of bash, which the recipes must not see; only what stands behind make counts.
+RELEASE_GROUPS = $(if $(filter command,$(firstword $(origin GROUPS))),$(GROUPS))
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -48,11 +53,13 @@ deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; 
 deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
 	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
 
-release: $(INSTALLED) need-REGION need-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=...
+release: $(INSTALLED) need-REGION need-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."]
 	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
-	@mkdir -p output/release && echo "instance: $(INSTANCE)" > output/release/vars.yml
-	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s output/release --vars-file output/release/vars.yml policies/ec2-release.yml
-	@grep -q '"InstanceId": "$(INSTANCE)"' output/release/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
+	@[[ "$(RECORD)" =~ ^[A-Za-z0-9_-]*$$ ]] || { echo "RECORD=$(RECORD) is not the word that a release asks for"; exit 2; }
+	@[[ "$(RELEASE_GROUPS)" =~ ^[a-z0-9=,\ -]*$$ ]] || { echo "GROUPS is eni-...=sg-...,sg-... and a blank between two interfaces"; exit 2; }
+	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' > $(RELEASE)/vars.yml
+	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
+	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
 restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml

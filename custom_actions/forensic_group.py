@@ -5,7 +5,7 @@ import time
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import get_retry
 
-from custom_actions import record
+from custom_actions import record, seal
 from custom_actions.response import REFUSED, ignoring
 
 # The role in infra/account.yml may revoke rules only of groups with this tag.
@@ -35,7 +35,11 @@ def find_forensic_groups(client, name, vpc_ids):
             {"Name": "vpc-id", "Values": sorted(vpc_ids)},
         ],
     )["SecurityGroups"]
-    return {group["VpcId"]: group for group in groups}
+    return {
+        group["VpcId"]: group
+        for group in groups
+        if group["VpcId"] in vpc_ids and group["GroupName"] == name
+    }
 
 
 def create_forensic_group(
@@ -124,17 +128,25 @@ class ForensicGroups:
         self.ids = {}
         self.empty = set()
         self.errors = {}
-        self.looked_at = set()
+        self.found = {}
 
     def look(self, vpc_ids):
         """Find the groups of the VPCs that have not been looked at: one call, or none."""
-        new = set(vpc_ids) - self.looked_at
+        new = set(vpc_ids) - set(self.found)
         if not new:
             return
         found = find_forensic_groups(self.client, self.name, new)
-        self.looked_at |= new
+        self.found |= dict.fromkeys(new) | found
         self.ids |= {vpc_id: group["GroupId"] for vpc_id, group in found.items()}
         self.empty |= {vpc_id for vpc_id, group in found.items() if is_empty(group)}
+
+    def seals(self, instance_id):
+        """The seals of an instance's record that the groups had when they were found.
+
+        {vpc id: seal}, see custom_actions/seal.py.
+        """
+        read = {v: seal.read(group, instance_id) for v, group in self.found.items() if group}
+        return {vpc_id: found for vpc_id, found in read.items() if found}
 
     def make_empty(self, vpc_id):
         """Make the group of a VPC, if there is none, and revoke every rule that it has."""

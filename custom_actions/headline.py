@@ -131,12 +131,18 @@ def guard_headline(call, resource_id, outcomes):
     identity = mapping(call, "userIdentity")
     who = one_line(identity.get("arn") or identity.get("principalId") or "somebody", 200)
     failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
+    statuses = {o["status"] for o in outcomes}
     if failures:
         result = f"It was NOT put right: {one_line(failures, 400)}"
-    elif any(o["status"] == "done" for o in outcomes):
+    elif statuses & {"planned", "exempt", "skipped"}:
+        details = "; ".join(o["detail"] for o in outcomes)
+        result = f"NOTHING was put right: {one_line(details, 400)}"
+    elif "done" in statuses:
         result = "It was put right and read back."
     else:
         result = "The isolation holds, nothing had to be put right."
+    if "planned" in statuses:
+        resource_id = f"OBSERVE ONLY | {resource_id}"
     return one_line(
         f"GuardDuty Guard | {resource_id}: {who} called {one_line(call.get('eventName'), 64)} "
         f"on what is isolated. {result}"
@@ -144,7 +150,7 @@ def guard_headline(call, resource_id, outcomes):
 
 
 def release_headline(instance_id, who, outcomes):
-    """`GuardDuty Release | i-...: released by <who>` and what could not be put back."""
+    """`GuardDuty Release | i-...: released by <who>`, what could not be put back, what stays."""
     failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
     line = f"GuardDuty Release | {instance_id}: "
     if any(o["status"] == "planned" for o in outcomes):
@@ -153,7 +159,14 @@ def release_headline(instance_id, who, outcomes):
         return one_line(
             f"{line}the release by {one_line(who, 200)} is NOT COMPLETE: {one_line(failures, 500)}"
         )
-    return one_line(f"{line}released by {one_line(who, 200)}. Everything is back as it was.")
+    line += f"released by {one_line(who, 200)}. What was recorded is back as it was."
+    unrecorded = [part for o in outcomes for part in o.get("unrecorded", ())]
+    if unrecorded:
+        line += f" NOT recorded, and so not put back: {', '.join(unrecorded)}."
+    for outcome in outcomes:
+        if outcome.get("stays"):
+            line += f" What stays: {one_line(outcome['stays'], 200)}"
+    return one_line(line)
 
 
 class FindingHeadline(EventAction):

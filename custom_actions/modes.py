@@ -12,6 +12,7 @@ from c7n.policy import CloudTrailMode, GuardDutyMode
 
 from custom_actions import clients
 from custom_actions.finding import INSTANCE_ID, user_key
+from custom_actions.instance import including_managed
 from custom_actions.response import describe
 
 UNRESOLVED = "c7n:unresolved"
@@ -92,6 +93,9 @@ class ApiCallMode(CloudTrailMode):
         if event.get("detail-type") != "AWS API Call via CloudTrail":
             kind = event.get("detail-type")
             return f"not an API call as CloudTrail reports it (detail-type {kind!r})"
+        if not str(event.get("source")).startswith("aws."):
+            # anybody with events:PutEvents may send the rest, under any other source
+            return f"not sent by AWS (source {event.get('source')!r})"
         missing = _missing(event, "eventName", "eventID", "userIdentity")
         if missing is None and event["detail"].get("errorCode"):
             return f"the call failed: {event['detail']['errorCode']}"
@@ -132,11 +136,18 @@ def described(manager, ids):
     """
     ec2 = functools.partial(clients.client, manager.session_factory, "ec2")
     if manager.type == "ec2":
+        shown = ec2().describe_instances(
+            InstanceIds=ids, **including_managed(ec2(), "DescribeInstances")
+        )
         return [
             instance | {"ReservationId": reservation["ReservationId"]}
-            for reservation in ec2().describe_instances(InstanceIds=ids)["Reservations"]
+            for reservation in shown["Reservations"]
             for instance in reservation["Instances"]
+            if instance["InstanceId"] in ids
         ]
+    if manager.type == "account":
+        # Custodian asks IAM for the alias of the account, which is decoration
+        return [{"account_id": manager.config.account_id, "account_name": ""}]
     if manager.type == "security-group":
         return ec2().describe_security_groups(GroupIds=ids)["SecurityGroups"]
     return manager.source.get_resources(ids)

@@ -9,9 +9,11 @@ import json
 
 from c7n.actions import Notify
 from c7n.exceptions import PolicyExecutionError
-from c7n.utils import type_schema
+from c7n.utils import local_session, type_schema
 
+from custom_actions import clients
 from custom_actions.finding import finding_id
+from custom_actions.forensic_group import describe_group
 from custom_actions.headline import (
     NOTICE,
     SUBJECT,
@@ -20,9 +22,22 @@ from custom_actions.headline import (
     release_headline,
     remediation_headline,
 )
-from custom_actions.record import GUARDED, NOTIFIED, ROLE, notified_key, tags_of
+from custom_actions.instance import describe_instance
+from custom_actions.record import (
+    GUARDED,
+    INCIDENT,
+    NOTIFIED,
+    ROLE,
+    as_tags,
+    from_tags,
+    notified_key,
+    tags_of,
+)
 from custom_actions.registry import register
-from custom_actions.response import OUTCOMES, ResponseAction
+from custom_actions.response import OUTCOMES, REFUSED, ResponseAction, describe
+
+# How many events of one resource are remembered: 28 characters each, two tags.
+MARKS = 18
 
 
 def digest(outcomes):
@@ -31,7 +46,7 @@ def digest(outcomes):
         [o["step"], "ok" if o["status"] in ("done", "unchanged") else o["status"], o["facts"]]
         for o in outcomes
     ]
-    return hashlib.sha256(json.dumps(ends).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(ends).encode()).hexdigest()[:16]
 
 
 class NotifyOnce(ResponseAction, Notify):
@@ -39,9 +54,10 @@ class NotifyOnce(ResponseAction, Notify):
 
     GuardDuty sends an updated finding again and again, EventBridge delivers at least once and
     Lambda tries a failed function twice more. This action mails when the outcome of the steps
-    before it is not the one that was mailed last, which is recorded on the instance
-    (`forensic:notified`) after SNS has accepted the message. So a function that dies, or that SNS
-    refuses, mails when it is tried again; one that fails in the same way again does not. In a
+    before it is not the one that was mailed last of this finding, which is recorded on the instance
+    (`forensic:notified`, of the newest findings) after SNS has accepted the message. So a function
+    that dies, or that SNS refuses, mails when it is tried again; one that fails in the same way
+    again does not, and neither do two findings of one instance that are updated in turn. In a
     guard, whose event is an API call, each call is an incident of its own
     (`forensic:notified-guard`).
 
@@ -73,7 +89,9 @@ class NotifyOnce(ResponseAction, Notify):
     Limits: where nothing may be written to the instance (exempt, terminated, dry run) each
     delivery of the finding is mailed. A function that dies between SNS's acceptance and the tag
     mails again, and so do two invocations at the same moment. The mail about a failure is sent
-    again when the tag itself is refused. Needs iam:ListAccountAliases, as `notify` does.
+    again when the tag itself is refused, and that of a finding which is not among the newest 18 of
+    the instance. `notify` asks for the account's alias (iam:ListAccountAliases); where IAM refuses,
+    the mail goes without it.
 
     Source: c7n.actions.notify.Notify.
     """
@@ -96,7 +114,13 @@ class NotifyOnce(ResponseAction, Notify):
             },
         },
     )
-    permissions = ("sns:Publish", "iam:ListAccountAliases", "ec2:CreateTags")
+    permissions = (
+        "sns:Publish",
+        "iam:ListAccountAliases",
+        "ec2:CreateTags",
+        "ec2:DescribeInstances",
+        "ec2:DescribeSecurityGroups",
+    )
 
     def get_permissions(self):
         return self.permissions
@@ -107,16 +131,16 @@ class NotifyOnce(ResponseAction, Notify):
     def respond(self, resource, event):
         outcomes = resource[OUTCOMES]
         current = digest(outcomes)
-        if call := event["detail"].get("eventID"):
-            current = f"{call}/{current}"
         if self.mailed(resource, event) == current:
             return self.outcome("unchanged", "This outcome has been mailed before.")
         statuses = {o["status"] for o in outcomes}
         event[NOTICE] = {
             **self.notice(resource, event["detail"], outcomes),
             "observe_only": "planned" in statuses,
+            # with it the mailer tells an incident after a release from the one before
+            "incident": resource.get(INCIDENT),
         }
-        Notify.process(self, [resource], event)
+        self.send(resource, event)
         if not self.dryrun and not statuses <= {"exempt", "skipped"}:
             self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
@@ -130,16 +154,48 @@ class NotifyOnce(ResponseAction, Notify):
             "isolated": any(o.get("isolated") for o in outcomes),
         }
 
+    def send(self, resource, event):
+        clients.do_without_alias(local_session(self.manager.session_factory))
+        Notify.process(self, [resource], event)
+
     def mailed(self, resource, event):
-        """The digest of the outcome that was mailed last, or None."""
-        return tags_of(resource).get(self.key(event))
+        """The digest of the outcome that was mailed last of this event, or None."""
+        return self.marks(resource, event).get(self.about(event))
 
     def remember(self, resource, event, current):
-        """Keep the digest of what SNS has just accepted."""
+        """Keep the digest of what SNS has just accepted, as the newest of those that are kept."""
+        marks = self.marks(resource, event)
+        marks.pop(self.about(event), None)
+        words = [f"{about}:{mark}" for about, mark in marks.items()][1 - MARKS :]
+        words.append(f"{self.about(event)}:{current}")
         self.client().create_tags(
             Resources=[resource[self.manager.resource_type.id]],
-            Tags=[{"Key": self.key(event), "Value": current}],
+            Tags=as_tags(self.key(event), words),
         )
+
+    def marks(self, resource, event):
+        """What was mailed last of each event: {event: digest}, the oldest first.
+
+        Read anew: another response to the same instance may have mailed meanwhile.
+        """
+        tags = tags_of(resource)
+        try:
+            tags = self.tags_now(resource[self.manager.resource_type.id])
+        except REFUSED as error:
+            self.log.warning("the tags are those of the beginning: %s", describe(error))
+        words = from_tags(tags, self.key(event)) or ()
+        return dict(word.split(":", 1) for word in words if ":" in word)
+
+    def tags_now(self, resource_id):
+        if self.manager.type == "ec2":
+            return tags_of(describe_instance(self.client(), resource_id))
+        return tags_of(describe_group(self.client(), resource_id))
+
+    def about(self, event):
+        """A short word for the finding, or in a guard for the API call, that a mail is about."""
+        detail = event["detail"]
+        text = str(detail.get("eventID") or detail.get("id"))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def key(self, event):
         """The key of the tag that keeps it: a guard's mail is not the finding's."""
@@ -284,7 +340,8 @@ class NotifyRelease(NotifyOnce):
               - fail-unless-complete
 
     Arguments: those of `notify` but `subject`. The notice names who ran it, as far as AWS knows
-    (sts:GetCallerIdentity: the role and its session, or the user). Each run is mailed.
+    (sts:GetCallerIdentity: the role and its session, or the user). Each run that put something
+    back, or failed to, is mailed.
 
     Source: c7n.actions.notify.Notify; a policy without a mode has no event, so the message gets
     one that holds the notice alone.
@@ -300,12 +357,14 @@ class NotifyRelease(NotifyOnce):
     permissions = ("sns:Publish", "iam:ListAccountAliases", "sts:GetCallerIdentity")
 
     def respond(self, instance, event):
+        if {o["status"] for o in instance[OUTCOMES]} <= {"unchanged", "skipped"}:
+            return self.outcome("unchanged", "Nothing was put back: there is nothing to tell.")
         who = self.client("sts").get_caller_identity()["Arn"]
         notice = {
             "headline": release_headline(instance["InstanceId"], who, instance[OUTCOMES]),
             "who": who,
         }
-        Notify.process(self, [instance], {NOTICE: notice, "detail": {}})
+        self.send(instance, {NOTICE: notice, "detail": {}})
         return self.outcome("done", "The message was accepted by SNS.")
 
 

@@ -1,7 +1,8 @@
 """The record of a response: every tag that this pack writes, and how words get into tags and out.
 
 Tags travel with the resource and need no database. Whoever may tag the resource can write them
-too: what they say is checked against AWS before it is acted on.
+too: what they say is checked against AWS before it is acted on, and what a release puts back
+against the seal (custom_actions/seal.py).
 
 Limits: a tag value holds 256 characters, a resource 50 tags. What does not fit into one tag goes
 on under the same key with `:2`, `:3` behind it.
@@ -30,6 +31,7 @@ DEACTIVATED_KEYS = "forensic:deactivated-keys"
 NOTIFIED = "forensic:notified"
 GUARDED = "forensic:notified-guard"
 GROUP = "forensic:group"
+SEAL = "forensic:record:"
 
 
 class Key(NamedTuple):
@@ -140,6 +142,13 @@ KEYS = {
         "isolate-instance, or a person",
         "nobody",
     ),
+    SEAL: Key(
+        "security group",
+        "<instance id>: digests of what is on record of an instance in this forensic group, and "
+        "whether a person is releasing it; see custom_actions/seal.py",
+        "isolate-instance, seal-record, release-instance",
+        "close-record",
+    ),
 }
 
 ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
@@ -150,8 +159,12 @@ INCIDENT = "c7n:incident"
 # Under that: the ids of the forensic groups that every interface was read back in.
 GROUPS = "groups"
 
-# Where steps leave the words that they could not record.
+# Where steps leave the words that they recorded and that they could not record: {key: words}.
+RECORDED = "c7n:recorded"
 UNRECORDED = "c7n:unrecorded"
+
+# Where verify-record leaves what is to be put back: {key: words}.
+VERIFIED = "c7n:verified"
 
 # Where revoke-role-sessions leaves the role of a credential finding for the mark of the mail, once
 # it is known to be the right one.
@@ -159,6 +172,12 @@ ROLE = "c7n:role"
 
 # What a release takes off the instance itself.
 OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED, NOT_CUT)
+
+# What a release goes by, on the instance, besides the denies of addresses.
+OF_THE_WAY_BACK = (SETTINGS, SNAPSHOTS, AUTO_SCALING_GROUP, LOAD_BALANCERS, ROLE_POLICY)
+
+# Behind a key whose words did not fit into one tag.
+PART = re.compile(r":([2-9]|[1-9][0-9])$")
 
 
 def tags_of(resource, key="Tags"):
@@ -218,6 +237,12 @@ def original_groups(interface):
 def record_keys(interface):
     """The keys of all record tags on an interface, its own and those of its siblings."""
     return [key for key in tags_of(interface, "TagSet") if key.startswith(ORIGINAL_GROUPS)]
+
+
+def is_of_the_pack(key):
+    """Whether the pack writes tags with this key on instances while it responds."""
+    written = (*OF_THE_INCIDENT, *OF_THE_WAY_BACK)
+    return PART.sub("", key) in written or key.startswith(DENY)
 
 
 def notified_key(finding_id):

@@ -45,7 +45,11 @@ class ResponseAction(EventAction):
     `detail` (a sentence for a person) and `error` (None, or what failed). `facts` is what makes
     two outcomes the same for `notify-once`. Outcomes are collected, in the order of the steps,
     in `resource["c7n:response"]`.
+
+    `gate`: the reverts behind this one are left alone when it fails. Its outcome then has `passed`.
     """
+
+    gate = False
 
     STATUSES = ("done", "unchanged", "skipped", "exempt", "planned", "failed")
 
@@ -84,6 +88,7 @@ class ResponseAction(EventAction):
             "detail": detail,
             "error": error,
             "facts": sorted(facts),
+            **({"passed": status != "failed"} if self.gate else {}),
             **more,
         }
 
@@ -394,8 +399,8 @@ class Step(ResponseAction):
             return
         # Read after the state: another response may have recorded meanwhile what it changed.
         run.tags = run.read("the tags", self.read_tags, run, default=run.tags)
-        tags, new = [], []
-        for key, words in self.missing_words(run).items():
+        tags, new, missing = [], [], self.missing_words(run)
+        for key, words in missing.items():
             # with its own: EC2 may not show yet what this run has written
             present = self.present_words(run, key)
             tags += record.as_tags(key, present + words)
@@ -404,7 +409,11 @@ class Step(ResponseAction):
         told = f"the record: {' '.join([*self.recording, *new])} could not be recorded"
         if tags and not run.attempt(told, self.tag, run, tags):
             self.log.error("not recorded on %s: %s", self.resource_id(run), " ".join(new))
-            run.resource.setdefault(record.UNRECORDED, []).extend(new)
+            kept = record.UNRECORDED
+        else:
+            kept = record.RECORDED
+        for key, words in missing.items():
+            run.resource.setdefault(kept, {}).setdefault(key, []).extend(words)
 
     def missing_words(self, run):
         """The words of changes that are not on record yet: {tag key: words}."""
@@ -483,11 +492,25 @@ class Revert(Step):
     keys = ()
     unrecorded = "nothing is recorded."
 
+    def left_alone(self, resource):
+        """Left alone behind a gate that failed: service and sessions after the groups, or not."""
+        for earlier in resource.get(OUTCOMES, ()):
+            if earlier.get("passed") is False:
+                return self.outcome("skipped", f"Not begun, because {earlier['step']} failed.")
+        return super().left_alone(resource)
+
     def recorded(self, run):
-        """The words of each recorded key; raises `NothingToDo` when nothing is recorded."""
+        """The words of each recorded key; raises `NothingToDo` when nothing is recorded.
+
+        They are those that `verify-record` has verified, where the policy has it.
+        """
         found = {key: record.from_tags(run.tags, key) for key in self.keys}
         if all(words is None for words in found.values()):
             raise NothingToDo(f"Nothing to revert: {self.unrecorded}")
+        verified = run.resource.get(record.VERIFIED, {})
+        for key, words in found.items():
+            if sorted(verified.get(key, words or [])) != sorted(words or []):
+                raise PolicyExecutionError(f"{key} was changed during the release: run it again")
         return {key: words or [] for key, words in found.items()}
 
     def is_wanting(self, run):

@@ -262,14 +262,8 @@ def release(story, cloud, sink, world, everything):
     """Release the instance as `make release` does, and compare all with what it was."""
     story.heading("The release: make release INSTANCE=... REGION=...")
     mails = len(sink.mails)
-    variables = cloud.folder / "vars.yml"
-    variables.write_text(f"instance: {world.target}\n")
-    arguments = ["run", "--region", world.region, "--cache-period", "0"]
-    arguments += ["-s", cloud.folder / "release", "--vars-file", variables]
     try:
-        done = deploy.custodian(
-            cloud, [*arguments, "policies/ec2-release.yml"], world.account_id, world.region
-        )
+        done = deploy.release(cloud, cloud.folder, world.target, world.account_id, world.region)
     except RuntimeError as error:
         return [f"the release failed: {str(error)[-1500:]}"]
     for line in done.stdout.splitlines():

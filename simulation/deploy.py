@@ -125,6 +125,24 @@ def deploy(
     )
 
 
+def release(
+    cloud: Cloud,
+    folder: Path,
+    instance: str,
+    account_id: str,
+    region: str,
+    record: str = "",
+    groups: str = "",
+    policy: str | Path = "policies/ec2-release.yml",
+) -> subprocess.CompletedProcess:
+    """What `make release` runs; it writes into `folder`. RuntimeError when it is not complete."""
+    variables = folder / "vars.yml"
+    variables.write_text(f'instance: "{instance}"\nrecord: "{record}"\ngroups: "{groups}"\n')
+    arguments = ["run", "--region", region, "--cache-period", "0", "-s", folder / "output"]
+    arguments += ["--vars-file", variables, policy]
+    return custodian(cloud, arguments, account_id, region)
+
+
 def _checked(finished: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     if finished.returncode:
         command = " ".join(finished.args)

@@ -22,6 +22,7 @@ deploy.FORKSERVER.set_forkserver_preload(["simulation.preloaded", "pytest"])
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"
 ACCOUNT, REGION = "111122223333", "us-west-2"
+INCIDENT = "5ab2c3d4e5f60718293a4b5c6d7e8f90"  # id of the finding about the instance `isolated`
 
 
 # Few tests that take long: begin with them, so that no process ends long after the others.
@@ -314,7 +315,7 @@ def guarded(pack):
 @pytest.fixture
 def isolated(guarded, scene):
     instance = scene.instance(scene.groups)
-    guarded.isolate(scene.finding(instance))
+    guarded.isolate(scene.finding(instance, id=INCIDENT))
     guarded.messages()
     scene.cloud.invocations.clear()
     return instance

@@ -44,7 +44,9 @@ def test_an_update_and_a_duplicate_bring_no_second_remediation_mail(scene, pack,
     sink, mailer = inbox
     instance = scene.instance()
     event = scene.finding(instance)
-    for again in (event, event, scene.finding(instance, "ec2-malicious-ip-caller-update")):
+    finding = event["detail"]["id"]
+    update = scene.finding(instance, "ec2-malicious-ip-caller-update", id=finding)
+    for again in (event, event, update):
         pack.deliver(again)
     mailer.deliver_all()
 

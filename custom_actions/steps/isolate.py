@@ -4,6 +4,7 @@ What isolation does not cut (tracked connections, DNS to the VPC resolver, crede
 left the instance) is said in the mail and in the README.
 """
 
+import re
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from typing import NamedTuple
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions import forensic_group, record, transition_group
+from custom_actions import forensic_group, record, seal, transition_group
+from custom_actions.instance import attached_interfaces, describe_instance
 from custom_actions.record import tags_of
 from custom_actions.registry import register
 from custom_actions.response import (
@@ -25,13 +27,6 @@ from custom_actions.response import (
 )
 
 
-def attached_interfaces(client, instance_id):
-    """The interfaces attached to an instance now, with their tags, as EC2 describes them."""
-    return client.describe_network_interfaces(
-        Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}]
-    )["NetworkInterfaces"]
-
-
 def group_ids(interface):
     return [group["GroupId"] for group in interface["Groups"]]
 
@@ -39,6 +34,15 @@ def group_ids(interface):
 def shown_groups(interface):
     """The groups of an interface as the mail shows them."""
     return [{"id": g["GroupId"], "name": g["GroupName"]} for g in interface["Groups"]]
+
+
+def by_hand(interface_id, groups):
+    """What a person says at the release for an interface whose groups are not on record."""
+    return f"GROUPS={interface_id}={','.join(groups)}"
+
+
+# What a person says of one interface.
+SAID = re.compile(r"eni-[0-9a-f]{8,17}=sg-[0-9a-f]{8,17}(,sg-[0-9a-f]{8,17})*")
 
 
 class NothingReadBack(PolicyExecutionError):
@@ -58,11 +62,12 @@ class OfInterfaces:
             NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=groups
         )
 
-    def check_read_back(self, run):
-        if not run.view.interfaces:
-            run.errors["interfaces"] = NothingReadBack(
-                "EC2 shows no interface of the instance any more"
-            )
+    def attached(self, instance):
+        """The interfaces in a look that reads back; raises NothingReadBack."""
+        interfaces = attached_interfaces(self.client(), instance)
+        if not interfaces:
+            raise NothingReadBack("EC2 shows no interface of the instance any more")
+        return interfaces
 
 
 class IsolateInstance(OfInterfaces, Step):
@@ -160,8 +165,10 @@ class IsolateInstance(OfInterfaces, Step):
     )
     permissions = (
         *forensic_group.PERMISSIONS,
+        "ec2:DescribeInstances",
         "ec2:DescribeNetworkInterfaces",
         "ec2:ModifyNetworkInterfaceAttribute",
+        "ec2:DeleteTags",
     )
     nothing = {"isolated": False, "verified_at": None, "interfaces": []}
 
@@ -174,52 +181,82 @@ class IsolateInstance(OfInterfaces, Step):
         return self.data.get("forensic-group", "ForensicSecurityGroup")
 
     def look(self, run):
-        instance = run.resource
+        if run.view is not None:
+            instance = describe_instance(self.client(), self.resource_id(run))
+            run.tags = tags_of(instance)
+            view = View(self.attached(instance), live=True)
+            run.unread.pop("the records", None)  # these are their tags, whatever came first
+            run.memory["groups"].look({i["VpcId"] for i in view.interfaces})
+        else:
+            view = self.look_first(run, run.resource)
+        if view.live:
+            records = seal.groups_on_record(view.interfaces)
+            run.memory["on record"] = records
+            for interface in view.interfaces:
+                recorded = records.get(interface["NetworkInterfaceId"])
+                if recorded is not None:
+                    run.memory["records"].setdefault(interface["NetworkInterfaceId"], recorded)
+        return view
+
+    def look_first(self, run, instance):
+        """What Custodian has just read, and the forensic groups; what is on record, if it counts.
+
+        The record counts when the groups carry its seal, or when an interface is isolated already.
+        Else nobody isolated this instance, and tags that say so are not the pack's.
+        """
         run.tags = tags_of(instance)
         exempt = self.data.get("exempt-tag", record.EXEMPT)
         if exempt in run.tags:
             raise NothingToDo(
                 f"The instance has the exemption tag {exempt}. Nothing was changed.", "exempt"
             )
-        if not instance.get("NetworkInterfaces"):
-            raise NothingToDo(
-                f"The instance is {instance['State']['Name']} and has no network interface: "
-                "there is nothing to isolate.",
-                "skipped",
-            )
-        if run.view is not None:
-            view = View(attached_interfaces(self.client(), self.resource_id(run)), live=True)
-            run.unread.pop("the records", None)  # these are their tags, whatever the first look got
-        else:
-            view = View(instance["NetworkInterfaces"], live=False)
-            groups = forensic_group.ForensicGroups(self.client(), self.group_name)
-            run.memory |= {
-                "groups": groups,
-                "transition": transition_group.Transition(
-                    self.client(), record.from_tags(run.tags, record.NOT_CUT) or ()
-                ),
-                "records": {},  # interface id: the groups it had
-                "unrecorded": {},  # interface id: why they could not be recorded
-            }
-        run.memory["groups"].look({i["VpcId"] for i in view.interfaces})
-        if not view.live and not self.is_first_response(run, view):
-            # Nothing to hurry for, or something to know before: what is on record.
-            live = run.read(
-                "the records", attached_interfaces, self.client(), self.resource_id(run)
-            )
+        view = View(instance.get("NetworkInterfaces") or [], live=False)
+        if not view.interfaces:
+            view = self.ask_for_interfaces(run, instance)
+        groups = forensic_group.ForensicGroups(self.client(), self.group_name)
+        groups.look({i["VpcId"] for i in view.interfaces})
+        run.memory |= {
+            "groups": groups,
+            "seals": groups.seals(self.resource_id(run)),
+            "records": {},  # interface id: the groups it had
+            "unrecorded": {},  # interface id: why they could not be recorded
+            "written": {},  # interface id: the tags with its record, as this run wrote them
+            "foreign": {},  # key: value of tags that were there and are not the pack's
+            "names": {  # for the mail
+                g["GroupId"]: g["GroupName"] for i in view.interfaces for g in i["Groups"]
+            },
+        }
+        known = run.memory["seals"] or any(self.is_touched(run, i) for i in view.interfaces)
+        run.memory["begins"] = not known
+        # What cuts connections is on record of an incident that is known, and of no other.
+        not_cut = record.from_tags(run.tags, record.NOT_CUT) if known else ()
+        run.memory["transition"] = transition_group.Transition(self.client(), not_cut or ())
+        if known and not view.live:
+            live = run.read("the records", attached_interfaces, self.client(), instance)
             view = View(live, live=True) if live is not None else view
-        for interface in view.interfaces:
-            recorded = record.original_groups(interface)
-            if recorded is not None:
-                run.memory["records"][interface["NetworkInterfaceId"]] = recorded
         return view
 
-    def is_first_response(self, run, view):
-        """Whether there is an interface to isolate, and none has a record that matters."""
-        return (
-            record.STATE not in run.tags
-            and not all(self.is_isolated(run, i) for i in view.interfaces)
-            and not any(transition_group.holds_transition_group(i) for i in view.interfaces)
+    def ask_for_interfaces(self, run, instance):
+        """Where DescribeInstances shows no interface: only a terminated instance has none."""
+        state = instance["State"]["Name"]
+        if state == "terminated":
+            raise NothingToDo(
+                "The instance is terminated and has no network interface: there is nothing to "
+                "isolate.",
+                "skipped",
+            )
+        interfaces = attached_interfaces(self.client(), instance)
+        if not interfaces:
+            raise PolicyExecutionError(
+                f"the instance is {state}, but EC2 shows no network interface of it: nothing could "
+                "be isolated. Look at it in the console"
+            )
+        return View(interfaces, live=True)
+
+    def is_touched(self, run, interface):
+        """Whether this pack, or a run of it that died, has had the interface in its hands."""
+        return self.is_isolated(run, interface) or transition_group.holds_transition_group(
+            interface
         )
 
     def is_isolated(self, run, interface):
@@ -262,7 +299,10 @@ class IsolateInstance(OfInterfaces, Step):
         return flaws
 
     def put_on_record(self, run):
-        """Write each interface's groups into its tags, once: an existing record is never touched.
+        """Write each interface's groups into its tags, before they are changed.
+
+        A record that is sealed is never touched: an interface that somebody opened goes back to
+        what it had at first. Where nothing is sealed, what an open interface has now is right.
 
         One call for all interfaces; each then carries the records of its siblings as well, which
         is harmless, and keeps the number of calls before the swap at four.
@@ -272,7 +312,7 @@ class IsolateInstance(OfInterfaces, Step):
             change.name: change
             for change in run.fresh
             if change.item is not None
-            and change.name not in records
+            and not (change.name in records and self.is_on_record(run, change.name))
             # Left there by a run that died: what it had before is on record, or nowhere.
             and not transition_group.holds_transition_group(change.item)
         }
@@ -283,7 +323,11 @@ class IsolateInstance(OfInterfaces, Step):
             return
         if not new:
             return
-        records |= {name: group_ids(change.item) for name, change in new.items()}
+        for name, change in new.items():
+            mine = group_ids(change.item)
+            if records.get(name, mine) != mine:
+                run.memory["foreign"][f"{record.ORIGINAL_GROUPS}{name}"] = " ".join(records[name])
+            records[name] = mine
         tags = {n: record.as_tags(record.ORIGINAL_GROUPS + n, records[n]) for n in new}
         refused = {}
         try:
@@ -297,12 +341,18 @@ class IsolateInstance(OfInterfaces, Step):
                 del refused[name]
             except REFUSED as error:
                 refused[name] = error
+        run.memory["written"] |= {name: tags[name] for name in new if name not in refused}
         for name, error in refused.items():
             # Isolated all the same; the mail and this line are then the only record.
             self.log.error("not recorded: the original groups of %s are %s", name, records[name])
             run.memory["unrecorded"][name] = (
-                f"its original groups could not be recorded: {describe(error)}"
+                f"its original groups could not be recorded: {describe(error)}. Say them at the "
+                f"release: {by_hand(name, records[name])}"
             )
+
+    def is_on_record(self, run, interface_id):
+        """Whether the record of an interface is the pack's: it is sealed, or this run wrote it."""
+        return bool(run.memory["seals"]) or interface_id in run.memory["written"]
 
     def tag_interfaces(self, interface_ids, tags):
         self.client().create_tags(Resources=interface_ids, Tags=tags)
@@ -326,24 +376,116 @@ class IsolateInstance(OfInterfaces, Step):
         )
 
     def conclude(self, run):
-        """Write the state; the time and the finding are those of the first response."""
+        """Seal the record and write the state, with the time and the finding that began it."""
         run.memory["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         if run.view.live:
-            self.check_read_back(run)
-        incident = dict(record.begin_incident(run.resource, run.tags, run.event))
+            self.forget_what_is_foreign(run)
+            self.seal_groups(run)
+        tags = {} if run.memory["begins"] else run.tags
+        incident = dict(record.begin_incident(run.resource, tags, run.event))
         if self.is_verified(run):
             run.resource[record.INCIDENT][record.GROUPS] = sorted(
                 {group for i in run.view.interfaces for group in group_ids(i)}
             )
         state = record.ISOLATED if self.is_verified(run) else record.INCOMPLETE
-        wanted = {record.STATE: state} | ({} if record.STATE in run.tags else incident)
+        if self.is_being_released(run) and not run.made:
+            state = record.RELEASING
+            run.resource[record.INCIDENT][record.RELEASING] = True
+        wanted = {record.STATE: state} | ({} if record.STATE in tags else incident)
         new = [{"Key": k, "Value": v} for k, v in wanted.items() if run.tags.get(k) != v]
         isolated = {c.name for c in run.holding if c.item is not None}
         not_cut = sorted(isolated & set(run.memory["transition"].not_cut))
-        if not_cut != sorted(record.from_tags(run.tags, record.NOT_CUT) or ()):
+        if not_cut != sorted(record.from_tags(tags, record.NOT_CUT) or ()):
             new += record.as_tags(record.NOT_CUT, not_cut)
         if new:
             run.attempt("the state could not be recorded on the instance", self.tag, run, new)
+
+    def forget_what_is_foreign(self, run):
+        """Remove tags of a record that were there before this incident began, and say which.
+
+        With their values: what another response of this moment has written stays.
+        """
+        foreign = run.memory["foreign"]
+        own = {tag["Key"]: tag["Value"] for tags in run.memory["written"].values() for tag in tags}
+        for interface in run.view.interfaces:
+            stale = {
+                key: value
+                for key, value in tags_of(interface, "TagSet").items()
+                if key.startswith(record.ORIGINAL_GROUPS)
+                and own
+                and self.begins_or_wrote(run, key)
+                and own.get(key) != value
+            }
+            foreign |= stale
+            if stale:
+                run.attempt("tags of an earlier record", self.untag_values, interface, stale)
+        if run.memory["begins"]:
+            stale = {k: v for k, v in tags_of(run.resource).items() if record.is_of_the_pack(k)}
+            stale = {k: v for k, v in stale.items() if run.tags.get(k) == v}
+            foreign |= stale
+            if stale:
+                run.attempt("tags of an earlier record", self.untag_values, run.resource, stale)
+                run.tags = {k: v for k, v in run.tags.items() if k not in stale}
+
+    def begins_or_wrote(self, run, key):
+        """Whether a tag is about an interface whose record this run wrote, or nobody's."""
+        name = key.removeprefix(record.ORIGINAL_GROUPS).partition(":")[0]
+        return run.memory["begins"] or name in run.memory["written"]
+
+    def untag_values(self, resource, tags):
+        resource_id = resource.get("NetworkInterfaceId") or resource["InstanceId"]
+        self.client().delete_tags(
+            Resources=[resource_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()]
+        )
+
+    def seal_groups(self, run):
+        """Put the digest of the original groups on the forensic groups, unless it is there.
+
+        What was sealed before and is not what is on record now stays sealed as it was: a release
+        then asks. After a refusal to record, what is on record is sealed.
+        """
+        groups, instance_id = run.memory["groups"], self.resource_id(run)
+        missing = set(run.memory["unrecorded"])
+        words = seal.words_of({k: v for k, v in self.on_record(run).items() if k not in missing})
+        mine = seal.words_of({k: run.memory["records"][k] for k in run.memory["written"]})
+        for vpc_id in {i["VpcId"] for i in run.view.interfaces} & set(groups.ids):
+            present = run.memory["seals"].get(vpc_id) or next(
+                iter(run.memory["seals"].values()), {}
+            )
+            up_to_date = present.get(seal.GROUPS) == seal.digest(words)
+            if up_to_date and vpc_id in run.memory["seals"] and not self.is_over_a_release(run):
+                continue
+            if seal.GROUPS in present and not seal.is_sealed(present, seal.GROUPS, words, mine):
+                run.errors["the record of the original groups"] = seal.Broken(
+                    "it is not the one that was sealed: somebody changed tags "
+                    f"{record.ORIGINAL_GROUPS}... of the interfaces. A release will ask"
+                )
+                continue
+            sealed = present | {seal.GROUPS: seal.digest(words)}
+            if self.is_over_a_release(run):
+                sealed.pop(seal.RELEASING, None)
+            run.attempt(
+                f"the record could not be sealed on {groups.ids[vpc_id]}, a release will ask",
+                seal.write,
+                self.client(),
+                groups.ids[vpc_id],
+                instance_id,
+                sealed,
+            )
+
+    def is_being_released(self, run):
+        """Whether the seal says that a person is at it; the instance's own tag is not asked."""
+        return any(seal.RELEASING in found for found in run.memory["seals"].values())
+
+    def is_over_a_release(self, run):
+        """Whether an instance that a person was releasing had to be isolated again."""
+        return self.is_being_released(run) and run.made
+
+    def on_record(self, run):
+        """The original groups on record: what was read, and what this run has written since."""
+        return {**run.memory["on record"]} | {
+            name: run.memory["records"][name] for name in run.memory["written"]
+        }
 
     def plan(self, run):
         pending = [c for c in run.changes if c.item is not None and not c.holds]
@@ -360,10 +502,26 @@ class IsolateInstance(OfInterfaces, Step):
     def tell(self, run):
         rows = self.rows(run)
         done = sum(row["status"] == "isolated" for row in rows)
-        return ("" if run.made else "Nothing had to be changed. ") + (
-            f"{done} of {len(rows)} interfaces hold only the forensic group of their VPC, "
-            "as read back from EC2."
+        if run.made:
+            unchanged = ""
+        elif done == len(rows):
+            unchanged = "Nothing had to be changed. "
+        else:
+            unchanged = "Nothing could be changed. "
+        told = (
+            f"{unchanged}{done} of {len(rows)} interfaces hold only the forensic group of their "
+            "VPC, as read back from EC2."
         )
+        if foreign := run.memory["foreign"]:
+            shown = ", ".join(f"{k}={v}" for k, v in sorted(foreign.items()))
+            told += (
+                " There were tags of a record that is not this pack's, or of an earlier incident; "
+                f"they were replaced or removed: {shown:.300}."
+            )
+        return told
+
+    def facts(self, run):
+        return super().facts(run) + [f"foreign:{key}" for key in run.memory["foreign"]]
 
     def more(self, run):
         return {
@@ -374,11 +532,7 @@ class IsolateInstance(OfInterfaces, Step):
 
     def rows(self, run):
         """What the mail shows of each interface."""
-        names = {
-            group["GroupId"]: group["GroupName"]
-            for interface in run.resource["NetworkInterfaces"]
-            for group in interface["Groups"]
-        }
+        names = run.memory["names"]
         return [self.row(run, c, names) for c in run.changes if c.item is not None]
 
     def row(self, run, change, names):
@@ -406,11 +560,13 @@ class IsolateInstance(OfInterfaces, Step):
 class ReleaseInstance(OfInterfaces, Revert):
     """Puts the recorded groups back on each interface and removes the record.
 
-    Refuses an instance that is not isolated. A recorded group that no longer exists is reported
-    by id, the rest is put back. An interface without a record (it was isolated by hand, or
-    attached since) is left as it is and reported. When EC2 refuses the change of an interface,
-    all records stay, so that the release can be run again; the state is then `releasing`, in which
-    `isolation-guard` leaves the instance alone.
+    `unchanged` when no interface is in a forensic group and none has a record: a release that did
+    not end can be run again and goes on from there. A recorded group that no longer exists is
+    reported by id, the rest is put back. An interface that is in a forensic group and has no record
+    stays there and is reported, until a person says its groups. When an interface is not back, all
+    records stay, so that the release can be run again, and the reverts behind this one are left
+    alone: nobody is sent to an instance that is still isolated. The state is then `releasing`, and
+    the seal says so too, in which `isolation-guard` leaves the instance alone.
 
     :example:
 
@@ -422,88 +578,145 @@ class ReleaseInstance(OfInterfaces, Revert):
             filters:
               - InstanceId: i-0abc1234def567890
             actions:
-              - release-instance
+              - type: release-instance
+                groups: "eni-0123456789abcdef0=sg-0123456789abcdef0,sg-0fedcba9876543210"
               - fail-unless-complete
 
-    Archive the finding in GuardDuty first: the next update of an active finding isolates the
-    instance again. The outcome has a list `interfaces` as that of `isolate-instance`.
+    Arguments: `groups` (default none), for interfaces whose groups are not on record or shall be
+    others: `<interface>=<group>,<group>`, a blank between two. An interface that the instance does
+    not have, or a group that does not exist, changes nothing.
+
+    Put `verify-record` before it: what a tag says may be an intruder's. Archive the finding in
+    GuardDuty first: the next update of an active finding isolates the instance again. The outcome
+    has a list `interfaces` as that of `isolate-instance`, and `passed`.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyNetworkInterfaceAttribute.html
     """
 
-    schema = type_schema("release-instance")
+    schema = type_schema(
+        "release-instance",
+        groups={"type": "string"},
+    )
     permissions = (
+        "ec2:DescribeInstances",
         "ec2:DescribeNetworkInterfaces",
         "ec2:DescribeSecurityGroups",
         "ec2:ModifyNetworkInterfaceAttribute",
         "ec2:CreateTags",
         "ec2:DeleteTags",
     )
+    gate = True
 
     def look(self, run):
-        interfaces = attached_interfaces(self.client(), self.resource_id(run))
-        if run.view is None:
-            # The interfaces' tags: the instance's own may come from Custodian's cache.
-            records = {i["NetworkInterfaceId"]: record.original_groups(i) for i in interfaces}
-            if not any(records.values()):
-                raise PolicyExecutionError(
-                    f"{self.resource_id(run)} is not isolated by this pack: none of its "
-                    f"{len(interfaces)} interfaces has a record of its groups. Nothing was changed."
-                )
-            run.memory |= {"records": records, "known": self.existing_groups(records)}
+        instance = describe_instance(self.client(), self.resource_id(run))
+        run.tags = tags_of(instance)
+        if run.view is not None:
+            return View(self.attached(instance), live=True)
+        interfaces = attached_interfaces(self.client(), instance)
+        if not interfaces and instance["State"]["Name"] == "terminated":
+            raise NothingToDo(
+                "The instance is terminated: no interface has groups to get back.", "skipped"
+            )
+        self.look_at_record(run, interfaces)
         return View(interfaces, live=True)
 
-    def existing_groups(self, records):
-        """Those of the recorded groups that still exist."""
-        recorded = {group_id for ids in records.values() for group_id in ids or ()}
+    def look_at_record(self, run, interfaces):
+        records = {i["NetworkInterfaceId"]: record.original_groups(i) for i in interfaces}
+        if record.VERIFIED in run.resource:
+            verified = run.resource[record.VERIFIED].get(record.ORIGINAL_GROUPS, {})
+            records = {name: verified.get(name) for name in records}
+        said = self.said()
+        if strange := sorted(set(said) - set(records)):
+            raise PolicyExecutionError(
+                f"GROUPS names {', '.join(strange)}, which the instance does not have. "
+                "Nothing was changed"
+            )
+        records |= said
+        held = {group_id for i in interfaces for group_id in group_ids(i)}
+        groups = self.existing_groups(held.union(*filter(None, records.values())))
+        if missing := sorted({g for ids in said.values() for g in ids} - set(groups)):
+            raise PolicyExecutionError(
+                f"GROUPS names {', '.join(missing)}, which does not exist. Nothing was changed"
+            )
+        forensic = {g for g, shown in groups.items() if tags_of(shown).get(record.GROUP) == "true"}
+        isolated = {
+            i["NetworkInterfaceId"] for i in interfaces if forensic.intersection(group_ids(i))
+        }
+        if not isolated and not any(records.values()):
+            raise NothingToDo(
+                "Nothing to revert: no interface is in a forensic group, and none has a record of "
+                "its groups."
+            )
+        run.memory |= {"records": records, "known": set(groups), "isolated": isolated}
+
+    def said(self):
+        """The groups that a person said: {interface id: group ids}."""
+        texts = self.data.get("groups", "").split()
+        if wrong := [text for text in texts if not SAID.fullmatch(text)]:
+            raise PolicyExecutionError(
+                f"GROUPS={' '.join(wrong)!r:.200} is not <interface>=<group>,<group>. Nothing was "
+                "changed"
+            )
+        words = [text.partition("=") for text in texts]
+        return {interface: groups.split(",") for interface, _, groups in words}
+
+    def existing_groups(self, group_ids):
+        """Those of the groups that still exist: {group id: group as EC2 describes it}."""
         pages = (
             self.client()
             .get_paginator("describe_security_groups")
-            .paginate(Filters=[{"Name": "group-id", "Values": sorted(recorded)}])
+            .paginate(Filters=[{"Name": "group-id", "Values": sorted(group_ids)}])
         )
-        return {group["GroupId"] for page in pages for group in page["SecurityGroups"]}
+        return {group["GroupId"]: group for page in pages for group in page["SecurityGroups"]}
 
     def changes(self, run):
-        known = run.memory["known"]
         for interface in run.view.interfaces:
             name = interface["NetworkInterfaceId"]
             recorded = run.memory["records"].get(name)
-            if recorded is None:
-                flaws = {"not-recorded": "no record of its groups, left as it is"}
-                yield Change(name, holds=True, flaws=flaws)
-                continue
-            groups = [g for g in recorded if g in known]
-            gone = [g for g in recorded if g not in known]
-            change = Change(
-                name,
-                holds=bool(groups) and set(group_ids(interface)) == set(groups),
-                make=partial(self.set_groups, interface, groups),
-                unseen=NotReadBack("EC2 still shows other groups, run it again"),
-            )
-            if gone:
-                change.flaws["gone"] = f"no longer exists: {', '.join(gone)}"
-            if not groups:
-                change.error = PolicyExecutionError(
-                    "none of its groups exists any more, it stays isolated"
+            if recorded is not None:
+                yield self.change(run, interface, recorded)
+            elif name in run.memory["isolated"]:
+                yield Change(
+                    name,
+                    error=PolicyExecutionError(
+                        "there is no record of its groups, it stays isolated: look into the mail "
+                        f"of the isolation and say them, {by_hand(name, ['sg-...'])}"
+                    ),
                 )
-            yield change
+
+    def change(self, run, interface, recorded):
+        name, known = interface["NetworkInterfaceId"], run.memory["known"]
+        groups = [g for g in recorded if g in known]
+        gone = [g for g in recorded if g not in known]
+        change = Change(
+            name,
+            holds=bool(groups) and set(group_ids(interface)) == set(groups),
+            make=partial(self.set_groups, interface, groups),
+            unseen=NotReadBack("EC2 still shows other groups, run it again"),
+        )
+        if gone:
+            change.flaws["gone"] = f"no longer exists: {', '.join(gone)}"
+        if not groups:
+            change.error = PolicyExecutionError(
+                "none of its groups exists any more, it stays isolated: say others, "
+                f"{by_hand(name, ['sg-...'])}"
+            )
+        return change
 
     def put_on_record(self, run):
         """Say so first: from then on no guard takes the change of groups for somebody else's."""
         if not run.memory.get("announced"):
+            for group_id, sealed in seal.find(self.client(), self.resource_id(run)).items():
+                seal.write(self.client(), group_id, self.resource_id(run), seal.releasing(sealed))
             self.tag(run, [{"Key": record.STATE, "Value": record.RELEASING}])
             run.memory["announced"] = True
-
-    def conclude(self, run):
-        self.check_read_back(run)
-        super().conclude(run)
 
     def forget(self, run):
         """Remove record and state. The same keys are deleted everywhere, present or not."""
         interfaces = run.view.interfaces
         keys = {
             *record.OF_THE_INCIDENT,
-            *record.tag_keys(tags_of(run.resource), record.NOT_CUT),
+            *(key for key in run.tags if record.PART.sub("", key) in record.OF_THE_INCIDENT),
             *(key for i in interfaces for key in record.record_keys(i)),
         }
         self.client().delete_tags(
@@ -512,7 +725,8 @@ class ReleaseInstance(OfInterfaces, Revert):
         )
 
     def plan(self, run):
-        return f"Would put back {run.memory['records']}."
+        back = {name: ids for name, ids in run.memory["records"].items() if ids}
+        return f"Would put back {'; '.join(seal.words_of(back)) or 'nothing'}."
 
     def tell(self, run):
         if not run.problems:
@@ -525,7 +739,7 @@ class ReleaseInstance(OfInterfaces, Revert):
         rows = [
             {"id": i["NetworkInterfaceId"], "now": shown_groups(i)} for i in run.view.interfaces
         ]
-        return {"interfaces": rows if not self.dryrun else []}
+        return {"interfaces": rows if not self.dryrun else [], "passed": self.is_over(run)}
 
 
 register("isolate-instance", IsolateInstance, "ec2")

@@ -19,10 +19,14 @@ class Stage:
     """kind, step: the resource and the name of a step. revert: of its revert, None for none.
 
     variants: what else the step has to cope with, as keyword arguments of `setup`. one_change: all
-    writes of the step are one change, of which the first refusal ends the rest.
+    writes of the step are one change, of which the first refusal ends the rest. rare: calls that
+    the step makes only where somebody has tampered, or a limit is reached. records_are_the_work:
+    tags are all that it writes.
     """
 
     one_change = False
+    records_are_the_work = False
+    rare = ()
 
     kind = "ec2"
     step = None
@@ -91,6 +95,7 @@ def shared(cls, client):
 
 class Isolate(Stage):
     step, revert = "isolate-instance", "release-instance"
+    rare = ("ec2:DeleteTags",)
     variants = ({}, {"elsewhere": True}, {"rules": True})
 
     def setup(self, elsewhere=False, rules=False):
@@ -447,8 +452,34 @@ class ForensicGroup(Stage):
         return {key: len(shown[key]) for key in ("IpPermissions", "IpPermissionsEgress")}
 
 
+class Seal(Stage):
+    step, revert = "seal-record", "close-record"
+    records_are_the_work = True
+
+    @classmethod
+    def share(cls, client):
+        made = super().share(client)
+        Isolate.make_forensic(client, made["vpc"])
+        (made["forensic"],) = [
+            group["GroupId"]
+            for group in client("ec2").describe_security_groups()["SecurityGroups"]
+            if (group["VpcId"], group["GroupName"]) == (made["vpc"], "ForensicSecurityGroup")
+        ]
+        mark = {"Key": "forensic:group", "Value": "true"}
+        client("ec2").create_tags(Resources=[made["forensic"]], Tags=[mark])
+        return made
+
+    def setup(self):
+        self.instance = self.launch(SecurityGroupIds=[self.shared["forensic"]])
+
+    def state(self):
+        seal = f"forensic:record:{self.instance}"
+        return {"seal": self.tags(self.shared["forensic"]).get(seal)}
+
+
 STAGES = [
     Isolate,
+    Seal,
     Block,
     Evidence,
     Service,

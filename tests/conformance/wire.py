@@ -22,10 +22,6 @@ PREFIXES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
 KINDS = "i|eni|sg|acl|vol|snap|subnet|vpc|web|group|build|classic"
 
 
-# What ids begin with, and the names that stages give.
-KINDS = "i|eni|sg|acl|vol|snap|subnet|vpc|web|group|build|classic"
-
-
 class Died(BaseException):
     """The process is gone: no `except Exception` sees it."""
 
@@ -97,6 +93,10 @@ class Play:
     @property
     def calls(self):
         return self.wire.calls
+
+    def is_record(self, call):
+        """Whether a write is one of the record, and not the work of the step itself."""
+        return is_record(call) and not self.stage.records_are_the_work
 
     @property
     def writes(self):

@@ -5,6 +5,7 @@ The events are made by hand in the shape that CloudTrail documents; the simulati
 
 import pytest
 from cloudtrail import MALLORY, api_call, headline
+from conftest import INCIDENT
 
 from simulation import deploy
 from simulation.mail import Mailer
@@ -81,16 +82,13 @@ def test_an_update_of_the_finding_sends_no_second_remediation_mail(scene, guarde
     guarded.deliver(change(scene, isolated, scene.groups))
     guarded.messages()
 
-    guarded.isolate(scene.finding(isolated, "ec2-malicious-ip-caller-update"))
+    guarded.isolate(scene.finding(isolated, "ec2-malicious-ip-caller-update", id=INCIDENT))
 
     assert guarded.messages() == []
 
 
 def release(scene, instance, folder):
-    (folder / "vars.yml").write_text(f"instance: {instance}\n")
-    arguments = ["run", "--region", REGION, "--cache-period", "0", "-s", folder]
-    arguments += ["--vars-file", folder / "vars.yml", "policies/ec2-release.yml"]
-    return deploy.custodian(scene.cloud, arguments, ACCOUNT, REGION)
+    return deploy.release(scene.cloud, folder, instance, ACCOUNT, REGION)
 
 
 def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isolated, tmp_path):

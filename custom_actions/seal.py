@@ -1,0 +1,198 @@
+"""The seal of a record: digests of it, in a tag of the forensic group.
+
+The record stands in tags of the instance and of its interfaces, and whoever has the instance's
+credentials can often write those (ec2:CreateTags). What a release attaches, registers and switches
+off must not be theirs to choose. So the digest of each part of the record stands where the
+instance's tags are not: `forensic:record:<instance id>` on the forensic groups that its interfaces
+are in, as words `<part>=<digest>`. A release puts back what is sealed; anything else it shows, and
+does only when a person confirms exactly that (steps/seal_record.py).
+
+A seal begins with the original groups, by `isolate-instance`, and is complete when `seal-record`
+has been at the end of a response: from then on nothing is sealed that the run itself has not
+recorded. `releasing=<time>` in it says that a person releases the instance, and
+`unrecorded=<parts>` what was changed without a record.
+
+What remains: whoever may tag the forensic group can seal what they like, as can whoever tags the
+instance between a step and the first complete seal, some seconds; and a group has room for the
+seals of 48 instances (50 tags), see `seal-record`. An organisation that has service control
+policies denies ec2:CreateTags and ec2:DeleteTags of `forensic:*` to everybody but the response and
+its people.
+"""
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from functools import partial
+
+from c7n.exceptions import ClientError, PolicyExecutionError
+
+from custom_actions import record
+from custom_actions.record import SEAL, tags_of
+
+GROUPS = record.ORIGINAL_GROUPS.split(":")[1]
+DENIES = record.DENY.split(":")[1]
+RELEASING, UNRECORDED = "releasing", "unrecorded"
+
+
+class Broken(PolicyExecutionError):
+    """The record is not what was sealed."""
+
+
+def part_of(key):
+    """The part of the record that a tag belongs to: the word behind `forensic:`."""
+    return key.split(":")[1]
+
+
+# Not the snapshots: a release only names them.
+SEALED_KEYS = tuple(key for key in record.OF_THE_WAY_BACK if key != record.SNAPSHOTS)
+PARTS = (GROUPS, DENIES, *map(part_of, SEALED_KEYS))
+
+
+def groups_on_record(interfaces):
+    """{interface id: its original groups}, by the tags of the interfaces.
+
+    Each interface carries the records of its siblings too, so that one which was detached since is
+    still known. Two tags that say different things of one interface are both in the answer, the
+    second with the key (interface id, groups).
+    """
+    found = {}
+    for interface in interfaces:
+        tags = tags_of(interface, "TagSet")
+        for key in tags:
+            name = key.removeprefix(record.ORIGINAL_GROUPS)
+            if key.startswith(record.ORIGINAL_GROUPS) and ":" not in name:
+                words = record.from_tags(tags, key)
+                if found.setdefault(name, words) != words:
+                    found[name, *words] = words
+    return found
+
+
+def words_of(groups):
+    """The words of original groups, as they are sealed: `<interface>=<groups>`."""
+    return [f"{name}={','.join(sorted(ids))}" for name, ids in groups.items()]
+
+
+def words_on_record(tags, interfaces):
+    """What is on record now, as it is sealed: {part: words}.
+
+    tags: of the instance, as a dictionary. interfaces: the attached ones, as EC2 describes them.
+    """
+    words = {part_of(key): record.from_tags(tags, key) or [] for key in SEALED_KEYS}
+    words[DENIES] = [
+        f"{key.removeprefix(record.DENY)}={word}"
+        for key, value in tags.items()
+        if key.startswith(record.DENY)
+        for word in value.split()
+    ]
+    words[GROUPS] = words_of(groups_on_record(interfaces))
+    return words
+
+
+def recorded_by(resource):
+    """What this run has recorded, in the same words: {part: words}."""
+    words = {}
+    for key, own in (resource.get(record.RECORDED) or {}).items():
+        if key.startswith(record.DENY):
+            own = [f"{key.removeprefix(record.DENY)}={word}" for word in own]
+        words.setdefault(part_of(key), []).extend(own)
+    return words
+
+
+def digest(words):
+    """72 bits in 12 letters: all parts fit into one tag, and no other record has the same."""
+    text = " ".join(sorted(words))
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:9]).decode()
+
+
+def code(words):
+    """One word for all that is on record, which a person can confirm."""
+    return digest(f"{part}={digest(words[part])}" for part in PARTS)
+
+
+def is_sealed(seal, part, words, own=()):
+    """Whether the words of a part are those that were sealed, with or without this run's own."""
+    others = [word for word in words if word not in own]
+    return seal.get(part) in (digest(words), digest(others))
+
+
+def read(group, instance_id):
+    """The seal of an instance on a security group as EC2 describes it: {part: digest}, or {}."""
+    value = tags_of(group).get(SEAL + instance_id, "")
+    return dict(word.split("=", 1) for word in value.split() if "=" in word)
+
+
+def find(client, instance_id, group_ids=None):
+    """The forensic groups that carry a seal of the instance: {group id: seal}.
+
+    group_ids: those among these groups that are forensic, with or without a seal.
+    IAM: ec2:DescribeSecurityGroups.
+    """
+    wanted = {"Name": "tag-key", "Values": [SEAL + instance_id]}
+    if group_ids is not None:
+        wanted = {"Name": "group-id", "Values": sorted(group_ids)}
+    pages = client.get_paginator("describe_security_groups").paginate(
+        Filters=[wanted, {"Name": f"tag:{record.GROUP}", "Values": ["true"]}]
+    )
+    groups = [group for page in pages for group in page["SecurityGroups"]]
+    found = {group["GroupId"]: read(group, instance_id) for group in groups}
+    return {g: seal for g, seal in found.items() if seal or g in (group_ids or ())}
+
+
+def write(client, group_id, instance_id, seal):
+    """Put a seal on a group; where it is full of tags, in the place of one that nobody needs.
+
+    IAM: ec2:CreateTags on groups that have the tag forensic:group; ec2:DeleteTags and
+    ec2:DescribeInstances where the group is full.
+    """
+    value = " ".join(f"{part}={text}" for part, text in seal.items())[:256]
+    tag = partial(
+        client.create_tags,
+        Resources=[group_id],
+        Tags=[{"Key": SEAL + instance_id, "Value": value}],
+    )
+    try:
+        tag()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "TagLimitExceeded":
+            raise
+        if not remove_unneeded(client, group_id):
+            raise
+        tag()
+
+
+def remove_unneeded(client, group_id):
+    """Take off a group the seals of instances that are terminated; returns their ids."""
+    (group,) = client.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
+    keys = [key for key in tags_of(group) if key.startswith(SEAL)]
+    ids = {key.removeprefix(SEAL) for key in keys}
+    pages = client.get_paginator("describe_instances").paginate(
+        Filters=[{"Name": "instance-id", "Values": sorted(ids)}]
+    )
+    alive = {
+        instance["InstanceId"]
+        for page in pages
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+        if instance["State"]["Name"] != "terminated"
+    }
+    gone = ids - alive
+    if gone:
+        remove(client, [group_id], gone)
+    return gone
+
+
+def remove(client, group_ids, instance_ids):
+    """Take seals off groups. IAM: ec2:DeleteTags on security groups."""
+    client.delete_tags(
+        Resources=sorted(group_ids), Tags=[{"Key": SEAL + i} for i in sorted(instance_ids)]
+    )
+
+
+def unrecorded(seal):
+    """The parts of which something was changed and could not be recorded."""
+    return seal[UNRECORDED].split(",") if UNRECORDED in seal else []
+
+
+def releasing(seal):
+    """The seal of an instance that a person is releasing, from now on."""
+    return seal | {RELEASING: datetime.now(UTC).strftime("%Y%m%dT%H%MZ")}
