@@ -8,6 +8,10 @@ from c7n.utils import get_retry
 from custom_actions import record, seal
 from custom_actions.response import REFUSED, ignoring
 
+# The role may change a group by its tag, which IAM too may learn of late: once more, and only then.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+when_tagged = get_retry(("UnauthorizedOperation",), max_attempts=2)
+
 # The role in infra/account.yml may revoke rules only of groups with this tag.
 MARK = {"Key": record.GROUP, "Value": "true"}
 
@@ -24,10 +28,12 @@ PERMISSIONS = (
 )
 
 
-def find_forensic_groups(client, name, vpc_ids):
+def find_forensic_groups(client, name, vpc_ids, owner=None):
     """The groups called `name` in these VPCs: {vpc id: group as EC2 describes it}.
 
-    One call, whatever the number of VPCs (an instance can have interfaces in several).
+    One call, whatever the number of VPCs (an instance can have interfaces in several). owner: the
+    account whose groups count, since in a shared VPC others have groups of the same name, which
+    can be neither emptied nor tagged from here.
     """
     groups = client.describe_security_groups(
         Filters=[
@@ -38,7 +44,9 @@ def find_forensic_groups(client, name, vpc_ids):
     return {
         group["VpcId"]: group
         for group in groups
-        if group["VpcId"] in vpc_ids and group["GroupName"] == name
+        if group["VpcId"] in vpc_ids
+        and group["GroupName"] == name
+        and owner in (None, group.get("OwnerId", owner))
     }
 
 
@@ -122,9 +130,10 @@ class ForensicGroups:
     why there is no group, or why it still has rules}.
     """
 
-    def __init__(self, client, name):
+    def __init__(self, client, name, owner=None):
         self.client = client
         self.name = name
+        self.owner = owner
         self.ids = {}
         self.empty = set()
         self.errors = {}
@@ -135,7 +144,7 @@ class ForensicGroups:
         new = set(vpc_ids) - set(self.found)
         if not new:
             return
-        found = find_forensic_groups(self.client, self.name, new)
+        found = find_forensic_groups(self.client, self.name, new, self.owner)
         self.found |= dict.fromkeys(new) | found
         self.ids |= {vpc_id: group["GroupId"] for vpc_id, group in found.items()}
         self.empty |= {vpc_id for vpc_id, group in found.items() if is_empty(group)}
@@ -151,9 +160,11 @@ class ForensicGroups:
     def make_empty(self, vpc_id):
         """Make the group of a VPC, if there is none, and revoke every rule that it has."""
         try:
-            if vpc_id not in self.ids:
+            if vpc_id in self.ids:
+                empty_forensic_group(self.client, self.ids[vpc_id])
+            else:
                 self.ids[vpc_id] = create_forensic_group(self.client, self.name, vpc_id)
-            empty_forensic_group(self.client, self.ids[vpc_id])
+                when_tagged(empty_forensic_group, self.client, self.ids[vpc_id])
         except REFUSED as error:
             self.errors[vpc_id] = error
             raise

@@ -214,7 +214,7 @@ class Run:
     """One resource on its way through one step.
 
     begun: when this run did. view: what the last look returned. tags: the resource's own, if the
-    look has read them. changes: as the last look shows them. made: whether this run made one.
+    look has read them. changes: as the last look shows them; seen: whether there was one. made: whether this run made one.
     errors: {part: error} of what failed beside the changes; unread: of what could not be read.
     recorded: {tag key: words} that this run has put on record, or tried to. memory: what the step
     keeps of a look.
@@ -227,6 +227,7 @@ class Run:
         self.view = None
         self.tags = {}
         self.changes = []
+        self.seen = False
         self.made = False
         self.errors = {}
         self.unread = {}
@@ -258,6 +259,7 @@ class Run:
     def see(self, changes):
         """Take over what a look brought. What it does not bring any more is nobody's wish now."""
         earlier = {change.name: change for change in self.changes}
+        self.seen = True
         self.changes = [change.after(earlier.get(change.name)) for change in changes]
         self.made |= any(change.holds and change.tried for change in self.changes)
 
@@ -358,7 +360,7 @@ class Step(ResponseAction):
             except (*REFUSED, *MISSHAPEN) as error:
                 if isinstance(error, MISSHAPEN):
                     self.log.exception("policy:%s %s", self.policy_name, self.type)
-                if run.view is None:
+                if not run.seen:
                     raise
                 lost = readable(error)  # what was made is kept; perhaps the next look is answered
                 continue

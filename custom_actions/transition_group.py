@@ -46,8 +46,10 @@ def transition_groups(client, vpc_ids):
                 group_id = forensic_group.create_forensic_group(
                     client, NAME, vpc_id, mark=MARK, description="Allows everything: never attach"
                 )
-                found[vpc_id] = forensic_group.describe_group(client, group_id)
-            groups[vpc_id] = _opened(client, found[vpc_id])
+                made = forensic_group.describe_group(client, group_id)
+                groups[vpc_id] = forensic_group.when_tagged(_opened, client, made)
+            else:
+                groups[vpc_id] = _opened(client, found[vpc_id])
         except REFUSED as error:
             errors[vpc_id] = error
     return groups, errors

@@ -3,6 +3,7 @@
 import uuid
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
+INCIDENT = "5ab2c3d4e5f60718293a4b5c6d7e8f90"  # id of the finding about the instance `isolated`
 MALLORY = f"arn:aws:sts::{ACCOUNT}:assumed-role/Developer/mallory"
 
 

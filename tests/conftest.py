@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from c7n_mailer.sqs_queue_processor import MailerSqsQueueIterator
+from cloudtrail import INCIDENT
 
 from simulation import deploy
 from simulation.cloud import Cloud
@@ -22,7 +23,6 @@ deploy.FORKSERVER.set_forkserver_preload(["simulation.preloaded", "pytest"])
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"
 ACCOUNT, REGION = "111122223333", "us-west-2"
-INCIDENT = "5ab2c3d4e5f60718293a4b5c6d7e8f90"  # id of the finding about the instance `isolated`
 
 
 # Few tests that take long: begin with them, so that no process ends long after the others.

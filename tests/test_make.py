@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ACCOUNT, REGION = "111122223333", "us-west-2"
+RELEASE = ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890"]
 
 
 @pytest.fixture
@@ -66,9 +67,36 @@ def test_release_releases_the_named_instance(make, scene, pack):
     assert scene.interfaces(instance) == before
 
 
+def test_two_releases_at_once_share_no_file(make):
+    plans = [
+        make("-n", "release", f"INSTANCE=i-0abc1234def56789{n}", f"REGION={REGION}")[1]
+        for n in range(2)
+    ]
+
+    written = [{w for w in plan.split() if w.startswith("output/")} for plan in plans]
+    assert written[0] and not written[0] & written[1]
+
+
+def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make, scene, pack):
+    instance = scene.instance(scene.groups[:1])
+    (interface,) = scene.interfaces(instance)
+    pack.isolate(scene.finding(instance))
+    said = f"GROUPS={interface}={scene.groups[1]},{scene.groups[2]}"
+
+    code, output = make("release", f"INSTANCE={instance}", f"REGION={REGION}", said)
+
+    assert code == 0, output
+    assert set(scene.interfaces(instance)[interface]) == set(scene.groups[1:])
+
+
 @pytest.mark.parametrize(
     "arguments, reason",
     [
+        (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "RECORD=;"], "RECORD=;"),
+        (
+            ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "GROUPS=x'y"],
+            "GROUPS is",
+        ),
         (["release", f"REGION={REGION}"], "say INSTANCE=..."),
         (["release", "INSTANCE=i-0abc1234def567890"], "say REGION=..."),
         (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
-from c7n.exceptions import PolicyExecutionError
+from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
 from custom_actions import forensic_group, record, seal, transition_group
@@ -40,6 +40,12 @@ def by_hand(interface_id, groups):
     """What a person says at the release for an interface whose groups are not on record."""
     return f"GROUPS={interface_id}={','.join(groups)}"
 
+
+# EKS Auto Mode, ECS Managed Instances: EC2 lets nobody but the service change the instance.
+OPERATED = (
+    ". The instance is operated by {}: EC2 refuses changes of its interfaces to everybody else. "
+    "Have that service replace it (EKS: delete the NodeClaim; ECS: drain the container instance)"
+)
 
 # What a person says of one interface.
 SAID = re.compile(r"eni-[0-9a-f]{8,17}=sg-[0-9a-f]{8,17}(,sg-[0-9a-f]{8,17})*")
@@ -213,7 +219,8 @@ class IsolateInstance(OfInterfaces, Step):
         view = View(instance.get("NetworkInterfaces") or [], live=False)
         if not view.interfaces:
             view = self.ask_for_interfaces(run, instance)
-        groups = forensic_group.ForensicGroups(self.client(), self.group_name)
+        owners = {i["OwnerId"] for i in view.interfaces if "OwnerId" in i}
+        groups = forensic_group.ForensicGroups(self.client(), self.group_name, *list(owners)[:1])
         groups.look({i["VpcId"] for i in view.interfaces})
         run.memory |= {
             "groups": groups,
@@ -358,6 +365,14 @@ class IsolateInstance(OfInterfaces, Step):
         self.client().create_tags(Resources=interface_ids, Tags=tags)
 
     def isolate(self, run, interface):
+        try:
+            self.swap(run, interface)
+        except ClientError as error:
+            if operator := (run.resource.get("Operator") or {}).get("Principal"):
+                error.response["Error"]["Message"] += OPERATED.format(operator)
+            raise
+
+    def swap(self, run, interface):
         forensic = run.memory["groups"].of(interface["VpcId"])
         if not self.data.get("cut-tracked-connections"):
             self.set_groups(interface, [forensic])

@@ -580,3 +580,100 @@ def test_an_untagged_instance_does_not_make_custodian_read_all_tags(scene, pack)
     pack.isolate(scene.finding(instance))
 
     assert "DescribeTags" not in operations(scene.cloud)
+
+
+def test_two_findings_updated_in_turn_are_mailed_once_each(scene, pack):
+    instance = scene.instance()
+    findings = [scene.finding(instance), scene.finding(instance, "ec2-dns-crypto")]
+
+    for finding in findings * 4:
+        pack.isolate(finding)
+
+    mailed = [m["event"]["detail"]["id"] for m in told(pack)]
+    assert sorted(mailed) == sorted(f["detail"]["id"] for f in findings)
+
+
+def test_the_same_finding_after_a_release_is_another_incident(scene, pack):
+    instance = scene.instance()
+    finding = scene.finding(instance)
+    pack.isolate(finding)
+    first = notice(told(pack))
+    scene.ec2.modify_network_interface_attribute(
+        NetworkInterfaceId=next(iter(scene.interfaces(instance))), Groups=scene.groups[:1]
+    )
+    forensic = [{"Key": k} for k in scene.tags(instance) if k.startswith("forensic:")]
+    scene.ec2.delete_tags(Resources=[instance], Tags=forensic)
+    scene.ec2.delete_tags(
+        Resources=[scene.forensic_group()], Tags=[{"Key": f"forensic:record:{instance}"}]
+    )
+
+    pack.isolate(finding)
+
+    second = notice(told(pack))
+    assert first["headline"] == second["headline"]
+    assert first["incident"]["forensic:isolated-at"] <= second["incident"]["forensic:isolated-at"]
+    assert first["incident"]["forensic:finding"] == finding["detail"]["id"]
+
+
+def test_the_alias_of_the_account_is_decoration(scene, pack):
+    scene.cloud.fail("iam:ListAccountAliases", "AccessDenied", status=403, times=None)
+    instance = scene.instance()
+
+    pack.deliver(scene.finding(instance))
+
+    assert [i.error for i in scene.cloud.invocations] == [None, None]
+    policies = sorted(m["policy"]["name"] for m in pack.messages())
+    assert policies == ["ec2-isolate", "finding-notify"]
+
+
+def test_a_throttled_step_ends_before_the_mail(scene, pack):
+    """Lambda would kill the function in the middle of it, and nobody would hear of anything."""
+    scene.cloud.fail(
+        "DescribeInstanceAttribute", "RequestLimitExceeded", status=503, times=None, when=by_isolate
+    )
+    instance = scene.instance()
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert scene.is_isolated(instance)
+    error = invocation.error["errorMessage"]
+    assert "OutOfTime" in error and "preserve-evidence" in error
+    headline = notice(told(pack))["headline"]
+    assert "has been isolated, but the response is NOT COMPLETE" in headline
+
+
+def test_in_an_account_with_very_many_interfaces_they_are_asked_for_by_id(scene, pack):
+    """There EC2 refuses a request that names neither interfaces, VPCs, subnets nor pages."""
+    scene.cloud.fail(
+        "DescribeNetworkInterfaces",
+        "OperationNotPermitted",
+        times=None,
+        when=lambda call: by_isolate(call) and "NetworkInterfaceIds" not in call.parameters,
+    )
+    instance = scene.instance(scene.groups, scene.groups[:1])
+
+    assert outcome(pack.isolate(scene.finding(instance)))["isolated"]
+
+
+def test_an_interface_that_vanishes_costs_the_others_nothing(scene, pack):
+    instance = scene.instance(scene.groups, scene.groups[:1])
+    first, second = scene.interfaces(instance)
+
+    def vanish(call):
+        shown = scene.ec2.describe_network_interfaces(NetworkInterfaceIds=[second])
+        attachment = shown["NetworkInterfaces"][0]["Attachment"]["AttachmentId"]
+        scene.ec2.detach_network_interface(AttachmentId=attachment)
+        scene.ec2.delete_network_interface(NetworkInterfaceId=second)
+
+    scene.cloud.before("DescribeNetworkInterfaces", vanish, when=by_isolate)
+
+    report = outcome(pack.isolate(scene.finding(instance)))
+
+    assert report["isolated"] and scene.interfaces(instance) == {first: [scene.forensic_group()]}
+
+
+def test_a_group_whose_tag_is_not_known_everywhere_yet_is_asked_for_once_more(scene, pack):
+    scene.cloud.fail("RevokeSecurityGroupEgress", "UnauthorizedOperation", status=403, times=1)
+    instance = scene.instance()
+
+    assert outcome(pack.isolate(scene.finding(instance)))["isolated"]

@@ -4,9 +4,9 @@ The events are made by hand in the shape that CloudTrail documents; the simulati
 """
 
 import pytest
-from cloudtrail import MALLORY, api_call, headline
-from conftest import INCIDENT
+from cloudtrail import INCIDENT, MALLORY, api_call, headline
 
+from custom_actions.headline import guard_headline
 from simulation import deploy
 from simulation.mail import Mailer
 from simulation.smtp import MailSink
@@ -142,6 +142,56 @@ def test_an_instance_that_is_not_isolated_is_left_alone(scene, guarded):
 
     assert list(scene.interfaces(instance).values()) == [scene.groups[1:]]
     assert guarded.messages() == []
+
+
+@pytest.mark.parametrize("state", ["releasing", "", None])
+def test_a_state_that_an_intruder_wrote_does_not_blind_the_guard(scene, guarded, isolated, state):
+    scene.ec2.delete_tags(Resources=[isolated], Tags=[{"Key": "forensic:state"}])
+    if state is not None:
+        tags = [{"Key": "forensic:state", "Value": state}]
+        scene.ec2.create_tags(Resources=[isolated], Tags=tags)
+
+    guarded.deliver(change(scene, isolated, scene.groups))
+
+    assert scene.is_isolated(isolated)
+
+
+def test_a_state_that_an_intruder_wrote_takes_no_healthy_instance_down(scene, guarded):
+    instance = scene.instance(tags={"forensic:state": "isolated"})
+
+    guarded.deliver(change(scene, instance, scene.groups[1:]))
+
+    assert list(scene.interfaces(instance).values()) == [scene.groups[1:]]
+    assert guarded.messages() == []
+
+
+def test_an_event_that_was_not_sent_by_ec2_is_nobodys_call(scene, guarded, isolated):
+    """Whoever has events:PutEvents may send the rest of it, under any other source."""
+    forged = change(scene, isolated, scene.groups) | {"source": "mallory.example"}
+
+    guarded.deliver(forged)
+    assert scene.cloud.invocations == []
+
+    invocation = scene.cloud.invoke("custodian-isolation-guard", forged, ACCOUNT, REGION)
+    assert "not sent by AWS" in invocation.result["isolation-guard"]
+    assert guarded.messages() == []
+
+
+@pytest.mark.parametrize(
+    "status, words",
+    [
+        ("exempt", "NOTHING was put right: The instance is exempt."),
+        ("planned", "OBSERVE ONLY"),
+        ("skipped", "NOTHING was put right"),
+    ],
+)
+def test_a_guard_that_did_nothing_does_not_say_that_the_isolation_holds(status, words):
+    outcome = {"step": "isolate-instance", "status": status, "error": None}
+    outcome["detail"] = "The instance is exempt."
+
+    line = guard_headline(change_of_groups("eni-1", [])["detail"], "i-1", [outcome])
+
+    assert words in line and "holds" not in line
 
 
 def test_what_cannot_be_put_right_is_told_and_fails(scene, guarded, isolated):
