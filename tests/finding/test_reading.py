@@ -111,6 +111,25 @@ def test_there_may_be_no_finding(event):
         finding.user_key(event, ACCOUNT)
 
 
+@pytest.mark.parametrize(
+    "found, sentence",
+    {
+        "OUTBOUND": "is communicating outbound with",
+        "INBOUND": "received an inbound connection from",
+        "UNKNOWN": "is communicating (who began it is not known) with",
+        None: "is communicating (who began it is not known) with",
+    }.items(),
+)
+def test_the_remediation_mail_says_who_began_the_connection(found, sentence):
+    detail = read_finding(ROOT / "tests" / "findings" / "ec2-malicious-ip-caller.json")["detail"]
+    detail["service"]["action"]["networkConnectionAction"]["connectionDirection"] = found
+
+    line = remediation_headline(detail, REAL, [OUTCOME | {"isolated": True}])
+
+    about = f"GuardDuty discovered an EC2 instance (Instance ID: {REAL}) that"
+    assert f"{about} {sentence} an IP Address on a threat list that you uploaded. All" in line
+
+
 # One definition of a sample
 
 
