@@ -65,6 +65,11 @@ def is_actor(event):
     return mapping(event, "detail", "service").get("resourceRole") == "ACTOR"
 
 
+def is_target(event):
+    """Whether the finding calls the resource the target. See is_actor for what that says."""
+    return mapping(event, "detail", "service").get("resourceRole") == "TARGET"
+
+
 def direction(event):
     """Who began the connection: OUTBOUND (the instance), INBOUND (the remote side), or UNKNOWN.
 

@@ -13,7 +13,7 @@ ACCOUNT, REGION = "111122223333", "us-west-2"
 FUNCTION = "custodian-block"
 ADDRESS = "203.0.113.7"
 NETWORK = f"{ADDRESS}/32"
-TAG = f"forensic:deny:{NETWORK}"
+TAG = f"forensic:deny:{ADDRESS}"
 
 POLICY = """
 policies:
