@@ -41,6 +41,7 @@ from custom_actions.response import (
     NotReadBack,
     Revert,
     Step,
+    UnexpectedAnswer,
     error_code,
     ignoring,
 )
@@ -554,7 +555,8 @@ class UnblockRemoteAddress(OfInstance, Revert):
 
     What is malformed in the tags (no address, no id of an ACL, no rule number: anybody with
     `ec2:CreateTags` can write it) is left out and named in the error once; it goes with the record,
-    so that it never stops a release.
+    so that it never stops a release. A deny whose mark is gone is left, since it could be a
+    person's, and named in the same way.
 
     Limits: an instance that was terminated counts as needing its denies as long as EC2 shows its
     tags, about an hour; after that the release of the last other instance removes them. Whether
@@ -639,6 +641,15 @@ class UnblockRemoteAddress(OfInstance, Revert):
             if words := network_acl.stray_marks(acl, network):
                 why = f"{' '.join(words)!r:.60} is no rule"
                 yield stray(f"the mark of {network} on {acl['NetworkAclId']}", why)
+            if left := [] if network_acl.has_mark(acl, network) else own_denies(acl, network):
+                yield Change(
+                    f"the denies of {network} on {acl['NetworkAclId']}",
+                    holds=True,
+                    flaws={
+                        "not-marked": f"NoRecord: {', '.join(left)} has no mark and stays: remove "
+                        "it by hand if no person made it"
+                    },
+                )
         run.memory["rules"] |= shown
         for (acl_id, network, egress), number in run.memory["rules"].items():
             if (acl_id, network) in (run.memory["needed"] or {}):
@@ -681,6 +692,11 @@ class UnblockRemoteAddress(OfInstance, Revert):
 
     def conclude(self, run):
         """Remove the ACLs' marks, then the instance's record of each network that is done."""
+        if run.memory["needed"] is None:
+            run.errors["the denies"] = UnexpectedAnswer(
+                "what EC2 shows of the network ACLs could not be read; nothing was removed"
+            )
+            return
         kept = {change.item for change in run.changes if not change.holds}
         marked = {
             network: [
@@ -734,6 +750,15 @@ def owner_elsewhere(step, acl):
     """The other account that an ACL belongs to, or None."""
     owner = acl.get("OwnerId")
     return owner if owner != step.manager.config.account_id else None
+
+
+def own_denies(acl, network):
+    """The rules of an ACL that could be this pack's denies of a network, in words."""
+    return [
+        f"{DIRECTIONS[entry['Egress']]} rule {entry['RuleNumber']}"
+        for entry in acl["Entries"]
+        if network_acl.is_own_deny(entry, network)
+    ]
 
 
 def stray(name, why):
