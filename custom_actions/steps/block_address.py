@@ -172,7 +172,7 @@ class BlockRemoteAddress(OfInstance, Step):
 
     Calls: DescribeInstances, DescribeVpcs, DescribeNetworkAcls, DescribeInstances, then for each
     ACL and address CreateTags and two CreateNetworkAclEntry, one more CreateTags for each address,
-    and the first and the third once more.
+    then DescribeInstances and DescribeNetworkAcls.
 
     Price: **an ACL belongs to the subnet, and the default ACL to every subnet of the VPC that has
     no other**. All instances there lose this one address as well, as the detail says.
@@ -193,7 +193,7 @@ class BlockRemoteAddress(OfInstance, Step):
     Sources:
     https://docs.aws.amazon.com/vpc/latest/userguide/vpc-network-acls.html
     https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
-    https://docs.aws.amazon.com/vpc/latest/userguide/vpc-share-limitations.html
+    https://docs.aws.amazon.com/vpc/latest/userguide/vpc-sharing.html
     https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_finding-types-ec2.html
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateNetworkAclEntry.html
     https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Action.html

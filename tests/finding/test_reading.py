@@ -65,8 +65,9 @@ def places(node, path=()):
 
 def read(event):
     """Everything that reads a finding before something is done with it."""
-    for flag in (finding.is_sample, finding.is_archived, finding.is_actor):
+    for flag in (finding.is_sample, finding.is_archived, finding.is_actor, finding.is_target):
         assert flag(event) in (True, False)
+    assert finding.direction(event) in ("OUTBOUND", "INBOUND", "UNKNOWN")
     assert isinstance(finding.finding_type(event), str)
     assert all(isinstance(address, str) for address in finding.remote_addresses(event))
     with contextlib.suppress(PolicyExecutionError):
