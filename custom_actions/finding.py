@@ -65,6 +65,21 @@ def is_actor(event):
     return mapping(event, "detail", "service").get("resourceRole") == "ACTOR"
 
 
+def is_target(event):
+    """Whether the finding calls the resource the target. See is_actor for what that says."""
+    return mapping(event, "detail", "service").get("resourceRole") == "TARGET"
+
+
+def direction(event):
+    """Who began the connection: OUTBOUND (the instance), INBOUND (the remote side), or UNKNOWN.
+
+    Also UNKNOWN where the finding says nothing, as findings of other actions do.
+    """
+    action = mapping(event, "detail", "service", "action", "networkConnectionAction")
+    found = text(action, "connectionDirection").upper()
+    return found if found in ("OUTBOUND", "INBOUND") else "UNKNOWN"
+
+
 def is_archived(event):
     """Whether somebody, or a suppression rule, has dealt with the finding."""
     return _word(mapping(event, "detail", "service").get("archived")) == "true"
@@ -242,12 +257,14 @@ class FindingFilter(EventFilter):
               pattern:
                 detail:
                   type: &types
+                    - UnauthorizedAccess:EC2/MaliciousIPCaller.Custom
                     - UnauthorizedAccess:EC2/SSHBruteForce
                     - prefix: CryptoCurrency:EC2/
             filters:
               - type: guard-duty-finding
                 types: *types
                 actor-only: [UnauthorizedAccess:EC2/SSHBruteForce]
+                not-inbound: [UnauthorizedAccess:EC2/MaliciousIPCaller.Custom]
             actions:
               - isolate-instance
               - fail-unless-complete
@@ -255,14 +272,21 @@ class FindingFilter(EventFilter):
     Arguments: `types`, entries as in an event pattern: a type, or a mapping with the `prefix` of
     types, both case-sensitive. `actor-only`, entries of `types`: findings that exist in both
     directions, meant only when the resource is the one that acts (`service.resourceRole` is
-    ACTOR). `samples: true` and `archived: true` let in what is left out otherwise: samples, and
-    findings that somebody or a suppression rule has dealt with.
+    ACTOR). `not-inbound`, entries of `types`: not meant when the finding says that the remote side
+    began the connection (`connectionDirection` is INBOUND) and not that the instance acts: whoever
+    knocks at an open port would decide what is done to it. A finding with UNKNOWN, or without a
+    direction, is meant: it still says that the two communicate, and when GuardDuty writes UNKNOWN
+    is not documented. `samples: true` and `archived: true` let in what is left out otherwise:
+    samples, and findings that somebody or a suppression rule has dealt with.
 
     It is not called `finding`: that is Custodian's filter for Security Hub. Like Custodian's
     `event` filter it passes everything where there is no event (`--dryrun`). It is refused in
     every mode but guard-duty, where it would pass all or nothing. Needs no IAM permission.
 
-    Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
+    Sources:
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
+    https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_finding-types-ec2.html
+    https://docs.aws.amazon.com/guardduty/latest/APIReference/API_NetworkConnectionAction.html
     """
 
     schema = type_schema(
@@ -271,6 +295,7 @@ class FindingFilter(EventFilter):
         **{
             "types": TYPES,
             "actor-only": TYPES,
+            "not-inbound": TYPES,
             "samples": {"type": "boolean"},
             "archived": {"type": "boolean"},
         },
@@ -285,11 +310,12 @@ class FindingFilter(EventFilter):
             raise PolicyValidationError(
                 f"{about} needs mode guard-duty, which alone brings a finding; the mode is {mode}"
             )
-        stray = [e for e in self.data.get("actor-only", ()) if e not in self.data["types"]]
-        if stray:
-            raise PolicyValidationError(
-                f"{about} actor-only names {stray}, which types does not: spell them as there"
-            )
+        for name in ("actor-only", "not-inbound"):
+            stray = [e for e in self.data.get(name, ()) if e not in self.data["types"]]
+            if stray:
+                raise PolicyValidationError(
+                    f"{about} {name} names {stray}, which types does not: spell them as there"
+                )
         return self
 
     def process(self, resources, event=None):
@@ -305,18 +331,23 @@ class FindingFilter(EventFilter):
     def refusal(self, event):
         """Why the policy does not mean this finding, or None."""
         found = finding_type(event)
-        if not _is_among(self.data["types"], found):
+        if not is_among(self.data["types"], found):
             return f"the type {found!r} is not among the policy's"
         if is_sample(event) and not self.data.get("samples"):
             return "it is a sample"
         if is_archived(event) and not self.data.get("archived"):
             return "it is archived"
-        if _is_among(self.data.get("actor-only", ()), found) and not is_actor(event):
+        if is_actor(event):
+            return None
+        if is_among(self.data.get("actor-only", ()), found):
             return f"the resource of a {found} is not the one that acts"
+        if is_among(self.data.get("not-inbound", ()), found) and direction(event) == "INBOUND":
+            return f"the remote side of a {found} began the connection, the instance did not"
         return None
 
 
-def _is_among(types, found):
+def is_among(types, found):
+    """Whether a type is among entries of a list as TYPES describes it."""
     return any(
         found.startswith(entry["prefix"]) if isinstance(entry, dict) else found == entry
         for entry in types

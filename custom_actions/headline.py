@@ -8,7 +8,7 @@ subject and template take it.
 from c7n.actions import EventAction
 from c7n.utils import type_schema
 
-from custom_actions.finding import is_sample, mapping
+from custom_actions.finding import direction, is_sample, mapping
 from custom_actions.registry import register
 
 NOTICE = "c7n:notice"
@@ -16,8 +16,14 @@ NOTICE = "c7n:notice"
 # A constant: text of a finding inside it would be run as a template by the mailer.
 SUBJECT = '{{ event["c7n:notice"].headline }}'
 
-# The type of the scenario; the sentence of its mail is given.
+# The type of the scenario, and how its mail goes on after "that". The sentence of an outbound
+# connection is given.
 THREAT_LIST = "UnauthorizedAccess:EC2/MaliciousIPCaller.Custom"
+COMMUNICATES = {
+    "OUTBOUND": "is communicating outbound with",
+    "INBOUND": "received an inbound connection from",
+    "UNKNOWN": "is communicating (who began it is not known) with",
+}
 FOLLOW_UP = "Please follow up with any additional remediation actions."
 
 LONGEST = 900  # characters; mail servers refuse header lines of more than 998
@@ -70,8 +76,8 @@ def remediation_headline(finding, instance_id, outcomes):
     name = f"EC2 instance (Instance ID: {instance_id})"
     if finding.get("type") == THREAT_LIST:
         discovered = (
-            f"GuardDuty discovered an {name} that is communicating outbound with an IP Address "
-            "on a threat list that you uploaded."
+            f"GuardDuty discovered an {name} that {COMMUNICATES[direction({'detail': finding})]} "
+            "an IP Address on a threat list that you uploaded."
         )
     else:
         discovered = f"GuardDuty discovered an {name}: {one_line(finding.get('title'), 300)}"

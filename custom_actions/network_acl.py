@@ -5,13 +5,18 @@ Nothing here calls AWS; an ACL, an entry and a VPC are what EC2 describes.
 
 import re
 from ipaddress import AddressValueError, ip_address, ip_network
+from typing import NamedTuple
 
 from custom_actions import record
 from custom_actions.record import DENY, tags_of
 
-DENIED_NETWORK = re.compile(re.escape(DENY) + r"([0-9a-f.:]+/(?:32|128))")
-
 DIRECTIONS = {False: "ingress", True: "egress"}
+
+ACL_ID = re.compile(r"acl-[0-9a-f]{8,17}")
+MARK = re.compile(rf"({'|'.join(DIRECTIONS.values())}):[0-9]{{1,5}}")
+
+# The first word of an instance's record that a release has begun to take back.
+RELEASED = "released"
 
 # Behind every rule: the last ones, which deny what no rule allowed, are 32767 and for IPv6 32768.
 # https://docs.aws.amazon.com/vpc/latest/userguide/default-network-acl.html
@@ -57,10 +62,10 @@ def vpc_networks(vpc):
     return [ip_network(block) for block in dict.fromkeys(filter(None, blocks))]
 
 
-def judge(text, own_networks, allow_private=False):
+def judge(text, own_networks, allow_private=False, never=()):
     """The network (/32 or /128) to deny for an address of a finding, and why not: one is None.
 
-    `own_networks` are the CIDR blocks of the instance's VPCs.
+    `own_networks` are the CIDR blocks of the instance's VPCs, `never` those of the policy.
     """
     try:
         address = ip_address(text)
@@ -72,6 +77,9 @@ def judge(text, own_networks, allow_private=False):
     if any(address == network.network_address + 2 for network in own if address.version == 4):
         return None, "the VPC's resolver"
     refused = next((reason for network, reason in NEVER.items() if address in network), None)
+    if refused is None:
+        listed = next((network for network in never if address in network), None)
+        refused = listed and f"in {listed}, which the policy never denies"
     if refused is None and not allow_private:
         refused = next((reason for network, reason in PRIVATE.items() if address in network), None)
         if refused is None and own:
@@ -141,15 +149,83 @@ def is_own_deny(entry, network):
     )
 
 
+def deny_keys(network):
+    """The tag keys of a denied network, on an instance and on an ACL: what is written is the first.
+
+    The address alone, because a key with `/` is refused on an instance whose metadata service
+    shows its tags; an IPv6 address in full, because the `:2` behind a key that goes on would be
+    read as a part of a short one. The second, with the prefix length, was written until November
+    2026 and is still read and taken off: delete it when no resource has a key of this kind any
+    more (`aws ec2 describe-tags --filters "Name=key,Values=forensic:deny:*/*"`).
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
+    """
+    return f"{DENY}{network.network_address.exploded}", f"{DENY}{network}"
+
+
+def denied_network(key):
+    """The network that a tag key is about, or None when it is none of this pack's."""
+    try:
+        network = ip_network(key.removeprefix(DENY))
+    except ValueError:
+        return None
+    return network if key in deny_keys(network) and network.num_addresses == 1 else None
+
+
+class Hold(NamedTuple):
+    """What an instance's tags say of a denied network.
+
+    acl_ids: where it needs the deny. is_released: that a release has begun: nobody has to keep the
+    deny for it, but it may still be there.
+    """
+
+    acl_ids: list
+    is_released: bool
+
+
+def holds(tags):
+    """What an instance's tags say that it needs: {network: Hold}. What is malformed is left out."""
+    found = {}
+    for key in tags:
+        if network := denied_network(key):
+            words = record.from_tags(tags, key)
+            acl_ids, released = found.get(network, ([], True))
+            new = [w for w in dict.fromkeys(words) if ACL_ID.fullmatch(w) and w not in acl_ids]
+            found[network] = Hold(acl_ids + new, released and words[:1] == [RELEASED])
+    return found
+
+
+def strays(tags):
+    """What stands in an instance's tags under DENY and cannot be meant: {key: why}."""
+    found, read = {}, set()
+    for key in filter(denied_network, tags):
+        read |= {*record.tag_keys(tags, key)}
+        words = record.from_tags(tags, key)
+        words = [w for w in words[words[:1] == [RELEASED] :] if not ACL_ID.fullmatch(w)]
+        if words:
+            found[key] = f"{' '.join(words)!r:.60} is the id of no network ACL"
+    for key in tags:
+        if key.startswith(DENY) and key not in read:
+            found[key] = "no address, or a part without the one before"
+    return found
+
+
+def has_mark(acl, network):
+    """Whether the ACL says that this pack made rules for the network."""
+    return any(key in tags_of(acl) for key in deny_keys(network))
+
+
+def mark_words(acl, network):
+    """What the marks of the network say: `ingress:<rule number>` and the like, or anything."""
+    tags = tags_of(acl)
+    return [word for key in deny_keys(network) for word in record.from_tags(tags, key) or ()]
+
+
 def marked_rules(acl, network):
     """The rules of the ACL that this pack made for the network: {egress: rule number}.
 
-    None when the ACL has no mark for it. A marked rule that is gone, or that is another one by
-    now, is left out.
+    A marked rule that is gone, or that is another one by now, is left out.
     """
-    words = record.from_tags(tags_of(acl), f"{DENY}{network}")
-    if words is None:
-        return None
+    words = mark_words(acl, network)
     return {
         entry["Egress"]: entry["RuleNumber"]
         for entry in acl["Entries"]
@@ -158,7 +234,6 @@ def marked_rules(acl, network):
     }
 
 
-def held_denies(tags):
-    """What an instance's tags say that it needs: {network: [ACL ids]}."""
-    keys = {match[1]: match[0] for match in map(DENIED_NETWORK.fullmatch, tags) if match}
-    return {ip_network(text): record.from_tags(tags, key) for text, key in keys.items()}
+def stray_marks(acl, network):
+    """The words of the network's marks that name no rule."""
+    return [word for word in mark_words(acl, network) if not MARK.fullmatch(word)]

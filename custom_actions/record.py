@@ -37,7 +37,7 @@ SEAL = "forensic:record:"
 class Key(NamedTuple):
     """A tag: what it means, on which resource, who writes it and who takes it off.
 
-    A key that ends in a colon is followed by what it is about: an id or a network.
+    A key that ends in a colon is followed by what it is about: an id or an address.
     """
 
     on: str
@@ -80,8 +80,8 @@ KEYS = {
     ),
     DENY: Key(
         "instance, network ACL",
-        "<network>: on an instance the ACLs on which it needs the deny, on an ACL the rules that "
-        "were made for it",
+        "<address>: on an instance the ACLs on which it needs the deny, behind the word released "
+        "once a release has begun; on an ACL the rules that were made for it",
         "block-remote-address",
         "unblock-remote-address",
     ),

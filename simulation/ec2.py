@@ -21,6 +21,7 @@ Limits: only what this pack reads or changes is corrected. Security groups assoc
 a second VPC are not known here; they count as groups of another VPC.
 """
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -792,6 +793,43 @@ def reserved_tags_do_not_count() -> Iterator[Any]:
         return True
 
     yield mock.patch.object(TagBackend, "create_tags", create_tags)
+
+
+@correction
+def tag_keys_that_the_metadata_service_shows_are_checked() -> Iterator[Any]:
+    """CreateTags refuses `/` and blanks in a key of an instance whose metadata shows its tags.
+
+    moto takes them. With InstanceMetadataTags enabled a key has letters, digits and + - = . , _ : @
+    only (EC2 User Guide, "Tag your Amazon EC2 resources", restrictions). RunInstances and
+    ModifyInstanceMetadataOptions answer InvalidParameterValue with the message below (reported,
+    aws/karpenter-provider-aws 1527 and aws-controllers-k8s/community 1789); CreateTags is given the
+    same here, not verified.
+    """
+
+    def valid_only(present: Callable) -> Callable:
+        def create(self: Any, resource_ids: list[str], tags: dict[str, str]) -> bool:
+            for resource_id in resource_ids:
+                instance = (
+                    self.get_instance_by_id(resource_id) if resource_id.startswith("i-") else None
+                )
+                if instance and instance.metadata_options.instance_metadata_tags == "enabled":
+                    _check_metadata_tag_keys(tags)
+            return present(self, resource_ids, tags)
+
+        return create
+
+    yield _replace(TagBackend, "create_tags", valid_only)
+
+
+def _check_metadata_tag_keys(keys: Iterable[str]) -> None:
+    for key in keys:
+        if not re.fullmatch(r"[0-9a-zA-Z\-_+=,.@:]{1,255}", key) or key in (".", "..", "_index"):
+            raise EC2ClientError(
+                "InvalidParameterValue",
+                f"'{key}' is not a valid tag key. Tag keys must match pattern "
+                "([0-9a-zA-Z\\-_+=,.@:]{1,255}), and must not be a reserved name ('.', '..', "
+                "'_index')",
+            )
 
 
 @correction

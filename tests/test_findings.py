@@ -186,7 +186,7 @@ def test_what_only_looks_like_a_mark_isolates(name, play):
         "Trojan:EC2/DropPoint": True,
         "Trojan:EC2/DNSDataExfiltration": True,
         "Recon:EC2/Portscan": True,
-        "Impact:EC2/WinRMBruteForce": True,
+        "Impact:EC2/PortSweep": True,
         "Recon:EC2/PortProbeEMRUnprotectedPort": False,
         "Behavior:EC2/NetworkPortUnusual": False,
         "DefenseEvasion:EC2/UnusualDNSResolver": False,
@@ -197,12 +197,51 @@ def test_the_type_decides(finding_type, isolates, play):
     assert play(marked(detail={"type": finding_type})).isolated is isolates
 
 
-@pytest.mark.parametrize("service", ["SSH", "RDP"])
+@pytest.mark.parametrize(
+    "finding_type",
+    [
+        "UnauthorizedAccess:EC2/SSHBruteForce",
+        "UnauthorizedAccess:EC2/RDPBruteForce",
+        "Impact:EC2/WinRMBruteForce",
+    ],
+)
 @pytest.mark.parametrize("role, isolates", [("ACTOR", True), ("TARGET", False), (None, False)])
-def test_the_role_decides_for_brute_force(service, role, isolates, play):
-    event = marked(
-        detail={"type": f"UnauthorizedAccess:EC2/{service}BruteForce"},
-        service={"resourceRole": role},
-    )
+def test_the_role_decides_for_brute_force(finding_type, role, isolates, play):
+    event = marked(detail={"type": finding_type}, service={"resourceRole": role})
 
     assert play(event).isolated is isolates
+
+
+@pytest.mark.parametrize(
+    "direction, role, isolates",
+    [
+        ("OUTBOUND", "TARGET", True),
+        ("INBOUND", "TARGET", False),
+        ("INBOUND", None, False),
+        ("INBOUND", "ACTOR", True),
+        ("UNKNOWN", "TARGET", True),
+        (None, "TARGET", True),
+    ],
+)
+def test_an_address_that_merely_knocks_takes_no_server_down(direction, role, isolates, play, pack):
+    event = marked(service={"resourceRole": role})
+    connection = event["detail"]["service"]["action"]["networkConnectionAction"]
+    connection["connectionDirection"] = direction
+
+    played = play(event)
+
+    assert played.isolated is isolates
+    if not isolates:
+        assert played.nothing_changed
+        assert [m["policy"]["name"] for m in played.messages] == ["finding-notify"]
+        (invocation,) = (i for i in pack.cloud.invocations if "isolate" in i.function_name)
+        assert "began the connection, the instance did not" in invocation.log
+
+
+def test_only_what_goes_either_way_is_decided_by_the_direction(play):
+    """A relay of the Tor network takes connections of other relays: that is what it is for."""
+    event = marked(detail={"type": "UnauthorizedAccess:EC2/TorRelay"})
+    connection = event["detail"]["service"]["action"]["networkConnectionAction"]
+    connection["connectionDirection"] = "INBOUND"
+
+    assert play(event).isolated

@@ -1,25 +1,37 @@
 """Deny the remote addresses of a finding in the network ACLs of the instance; and the way back.
 
 An entry of an ACL cannot be tagged, so one key says on both sides whose it is. It ends in the
-denied network, `forensic:deny:203.0.113.7/32`:
+denied address, `forensic:deny:203.0.113.7`:
 
 - on the ACL the value names the rules that this pack made: `ingress:99 egress:99`;
 - on an instance it names the ACLs on which that instance needs the deny. It is the instance's own
   tag, so that two incidents never write into the same one, and the deny stays as long as any
-  instance has it.
+  instance has it. A release first writes the word `released` before them: from then on nobody
+  keeps the deny for this instance, but the tag is still the record of what may have to go.
+
+With instance metadata tags enabled (`InstanceMetadataTags`), whoever is on the instance reads all
+its `forensic:*` tags from the metadata service: that it is isolated, by which finding, and which
+addresses are denied.
 """
 
 from functools import partial
+from ipaddress import ip_network
 from typing import NamedTuple
 
-from c7n.exceptions import PolicyExecutionError
-from c7n.utils import type_schema
+from c7n.exceptions import PolicyExecutionError, PolicyValidationError
+from c7n.utils import chunks, type_schema
 
 from custom_actions import network_acl, record
-from custom_actions.finding import remote_addresses
+from custom_actions.finding import (
+    INSTANCE_ID,
+    TYPES,
+    finding_type,
+    is_among,
+    is_target,
+    remote_addresses,
+)
 from custom_actions.instance import OfInstance
-from custom_actions.network_acl import DIRECTIONS
-from custom_actions.record import DENY, tags_of
+from custom_actions.network_acl import DIRECTIONS, deny_keys
 from custom_actions.registry import register
 from custom_actions.response import (
     REFUSED,
@@ -29,6 +41,7 @@ from custom_actions.response import (
     NotReadBack,
     Revert,
     Step,
+    UnexpectedAnswer,
     error_code,
     ignoring,
 )
@@ -37,6 +50,24 @@ FULL = "NetworkAclEntryLimitExceeded"
 MAKE_ROOM = (
     ": remove rules that are not needed, or have the quota 'Rules per network ACL' raised (20 a "
     "direction and IP version, at most 40)"
+)
+
+MOST = 5  # addresses that one instance may have denied, of the 20 rules of an ACL
+
+# Types whose remote side is not the intruder's, after GuardDuty's page of EC2 findings: an intruder
+# on the instance would choose what is denied for its neighbours too, 8.8.8.8 or S3 for one.
+NOT_FOR_TYPES = (
+    ("Recon:EC2/Portscan", "the instance scans it"),
+    ("Impact:EC2/PortSweep", "the instance sweeps it"),
+    # of findings with the role TARGET the remote side is the attacker: those are denied
+    ("UnauthorizedAccess:EC2/SSHBruteForce", "the instance tries passwords on it"),
+    ("UnauthorizedAccess:EC2/RDPBruteForce", "the instance tries passwords on it"),
+    ("Impact:EC2/WinRMBruteForce", "the instance tries passwords on it"),
+    ({"prefix": "Backdoor:EC2/DenialOfService"}, "the instance floods it"),
+    ("Backdoor:EC2/Spambot", "the instance sends mail to it"),
+    # the page says "unusual", not that the remote side is known to be bad
+    ({"prefix": "Behavior:EC2/"}, "it is merely unusual for the instance"),
+    ({"prefix": "DefenseEvasion:EC2/"}, "it is a public resolver"),
 )
 
 
@@ -106,22 +137,42 @@ class BlockRemoteAddress(OfInstance, Step):
               - isolate-instance
               - type: block-remote-address
                 allow-private: false
+                never: [8.8.8.8/32, 198.51.100.0/24]
+                max-addresses: 5
               - fail-unless-complete
 
-    Arguments: `allow-private` (default false) also denies private addresses (RFC 1918,
-    100.64.0.0/10, fc00::/7) and those in the VPCs' own CIDR blocks. Never denied, whatever it
-    says: unspecified, loopback, link-local, multicast and reserved addresses, AWS's metadata
-    service and resolvers. An address that is refused is named in the detail and fails nothing.
+    Arguments:
+
+    - `allow-private` (default false) also denies private addresses (RFC 1918, 100.64.0.0/10,
+      fc00::/7) and those in the VPCs' own CIDR blocks.
+    - `never` (default none): CIDR blocks that are not denied, such as public resolvers, your own
+      networks, those of AWS that you use. The function has no way to fetch AWS's list
+      (https://ip-ranges.amazonaws.com/ip-ranges.json); take from it what your subnets need, S3 of
+      your region first. A list of `vars` serves all accounts.
+    - `not-for-types`: types of findings, as in `guard-duty-finding`, whose remote addresses are not
+      denied. It replaces the default: `Recon:EC2/Portscan`, `Impact:EC2/PortSweep`, the three
+      `...BruteForce` unless the instance is their target, `Backdoor:EC2/DenialOfService.*` and
+      `Backdoor:EC2/Spambot`, whose remote side the intruder chose and attacks; `Behavior:EC2/*`
+      and `DefenseEvasion:EC2/*`, whose remote side may be a service that everybody uses.
+    - `max-addresses` (default 5): how many addresses one instance may have denied on the ACLs of
+      its subnets, with those of earlier findings. An ACL has room for 20 rules; without a limit the
+      findings of one instance fill it, and the next incident finds no room.
+
+    Never denied, whatever they say: unspecified, loopback, link-local, multicast and reserved
+    addresses, AWS's metadata service and resolvers. An address that is refused is named in the
+    detail with the reason and fails nothing.
 
     The outcome has a list `network_acls`: `network_acl`, `vpc_id`, `subnets`, `network`, the rule
     numbers `ingress` and `egress` that deny it, `status` and `error`. It is `skipped` when the
-    finding names no remote address (DNS findings name a domain) or none that may be denied, and
-    `failed`, with the ACL and the way out, when an ACL is full or has no free number below its
-    first allow.
+    finding names no remote address (DNS findings name a domain) or none that may be denied, or
+    when all ACLs belong to another account, which shares its subnets (the participant may describe
+    an ACL and not change it): the detail says whom to ask. It is `failed`, with the ACL and the way
+    out, when an ACL is full or has no free number below its first allow. An ACL that EC2 shows and
+    that none of the instance's subnets has is not touched.
 
-    Calls: DescribeInstances, DescribeVpcs, DescribeNetworkAcls, then for each ACL and address
-    CreateTags and two CreateNetworkAclEntry, one more CreateTags for each address, and the first
-    and the third once more.
+    Calls: DescribeInstances, DescribeVpcs, DescribeNetworkAcls, DescribeInstances, then for each
+    ACL and address CreateTags and two CreateNetworkAclEntry, one more CreateTags for each address,
+    then DescribeInstances and DescribeNetworkAcls.
 
     Price: **an ACL belongs to the subnet, and the default ACL to every subnet of the VPC that has
     no other**. All instances there lose this one address as well, as the detail says.
@@ -135,16 +186,28 @@ class BlockRemoteAddress(OfInstance, Step):
     person's is taken for this action's. A person who adds an allow with a lower number opens the
     address again, until the next finding. A terminated instance that was never released keeps
     its denies on the ACL; they have the tag `forensic:deny:...`. The quota, 20 rules a direction
-    and IP version with the default deny among them, is all there is room for.
+    and IP version with the default deny among them, is all there is room for. Whoever may tag a
+    network ACL can mark a person's deny of a whole address as this pack's, and a release of an
+    instance that is tagged for it takes that deny away.
 
     Sources:
     https://docs.aws.amazon.com/vpc/latest/userguide/vpc-network-acls.html
     https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html
+    https://docs.aws.amazon.com/vpc/latest/userguide/vpc-sharing.html
+    https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_finding-types-ec2.html
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateNetworkAclEntry.html
     https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Action.html
     """
 
-    schema = type_schema("block-remote-address", **{"allow-private": {"type": "boolean"}})
+    schema = type_schema(
+        "block-remote-address",
+        **{
+            "allow-private": {"type": "boolean"},
+            "never": {"type": "array", "items": {"type": "string"}},
+            "not-for-types": {**TYPES, "minItems": 0},
+            "max-addresses": {"type": "integer", "minimum": 1},
+        },
+    )
     permissions = (
         "ec2:DescribeInstances",
         "ec2:DescribeVpcs",
@@ -154,13 +217,30 @@ class BlockRemoteAddress(OfInstance, Step):
     )
     when_terminated = None  # it has no interface then, and that is said
 
+    def validate(self):
+        try:
+            self.never()
+        except ValueError as error:
+            raise PolicyValidationError(
+                f"policy:{self.policy_name} action:{self.type} never: {error}"
+            ) from error
+        return self
+
+    def never(self):
+        return [ip_network(text) for text in self.data.get("never", ())]
+
     def look_at(self, run, instance):
         if run.view is None:
             self.judge(run, instance)
-        run.memory["subnets"] = sorted({i["SubnetId"] for i in instance["NetworkInterfaces"]})
-        return self.client().describe_network_acls(
-            Filters=[{"Name": "association.subnet-id", "Values": run.memory["subnets"]}]
+        subnets = sorted({i["SubnetId"] for i in instance["NetworkInterfaces"]})
+        found = self.client().describe_network_acls(
+            Filters=[{"Name": "association.subnet-id", "Values": subnets}]
         )["NetworkAcls"]
+        run.memory["subnets"] = subnets
+        acls = [a for a in found if any(b["SubnetId"] in subnets for b in a["Associations"])]
+        if run.view is None:
+            self.limit(run, acls)
+        return acls
 
     def judge(self, run, instance):
         """Decide which networks to deny, and say why others are not."""
@@ -168,6 +248,14 @@ class BlockRemoteAddress(OfInstance, Step):
         if not addresses:
             raise NothingToDo(
                 "The finding names no remote address: there is none to block.", "skipped"
+            )
+        if reason := self.not_the_intruder(run.event):
+            named = ", ".join(f"{address!r:.50}" for address in addresses)
+            raise NothingToDo(
+                f"No address was blocked. Not blocked: {named} (the finding is a "
+                f"{finding_type(run.event):.80}: {reason}).",
+                "skipped",
+                facts=["not-for-type"],
             )
         vpc_ids = sorted({i["VpcId"] for i in instance.get("NetworkInterfaces") or ()})
         if not vpc_ids:
@@ -178,27 +266,79 @@ class BlockRemoteAddress(OfInstance, Step):
         own = [network for vpc in vpcs for network in network_acl.vpc_networks(vpc)]
         networks, refusals = [], []
         for address in addresses:
-            network, reason = network_acl.judge(address, own, self.data.get("allow-private", False))
+            network, reason = network_acl.judge(
+                address, own, self.data.get("allow-private", False), self.never()
+            )
             if network is None:
                 # repr: the text comes from outside
                 refusals.append(f"{address!r:.50} ({reason})")
             elif network not in networks:
                 networks.append(network)
-        refused = f"Not blocked: {', '.join(refusals)}." if refusals else ""
-        if not networks:
-            raise NothingToDo(
-                f"No address was blocked. {refused}".strip(), "skipped", facts=["refused"]
-            )
-        held = network_acl.held_denies(run.tags)
         run.memory |= {
             "networks": networks,
-            "refused": refused,
-            "held": {network: list(held.get(network, ())) for network in networks},
+            "refusals": refusals,
             "marked": set(),  # the pairs that this run has marked
+            "written": {},  # {network: ids of the ACLs that this run has recorded}
         }
+        self.end_without_networks(run)
+
+    def not_the_intruder(self, event):
+        """Why the remote addresses of the finding are not the intruder's, or None."""
+        found = finding_type(event)
+        if (chosen := self.data.get("not-for-types")) is not None:
+            return "the policy's not-for-types names it" if is_among(chosen, found) else None
+        if found.endswith("BruteForce") and is_target(event):
+            return None  # the remote side attacks
+        return next((why for entry, why in NOT_FOR_TYPES if is_among([entry], found)), None)
+
+    def limit(self, run, acls):
+        """Leave out what is more than one instance may have denied; what it has counts.
+
+        Only what is there on an ACL counts: tags alone could be written by the intruder, to use
+        the room up. What is denied already needs no room.
+        """
+        most = self.data.get("max-addresses", MOST)
+        own = [acl for acl in acls if not owner_elsewhere(self, acl)]
+        had = {
+            network
+            for network, hold in network_acl.holds(run.tags).items()
+            for acl in own
+            if acl["NetworkAclId"] in hold.acl_ids and network_acl.marked_rules(acl, network)
+        }
+        for network in [*run.memory["networks"]]:
+            if all(network_acl.denying_rule(a, network, e) for a in own for e in DIRECTIONS):
+                continue
+            if network not in had and len(had) >= most:
+                run.memory["networks"].remove(network)
+                run.memory["refusals"].append(
+                    f"{network} (the instance has {len(had)} addresses denied, max-addresses is "
+                    f"{most})"
+                )
+                continue
+            had.add(network)
+        self.end_without_networks(run)
+
+    def end_without_networks(self, run):
+        if not run.memory["networks"]:
+            raise NothingToDo(
+                f"No address was blocked. {self.refused(run)}".strip(), "skipped", facts=["refused"]
+            )
+
+    def refused(self, run):
+        refusals = ", ".join(run.memory["refusals"])
+        return f"Not blocked: {refusals}." if refusals else ""
+
+    def held(self, run, network):
+        """The ACLs on which the instance's tags say that it needs the deny, with this run's own."""
+        hold = network_acl.holds(run.tags).get(network)
+        shown = hold.acl_ids if hold and not hold.is_released else []
+        return shown + run.memory["written"].get(network, [])
 
     def changes(self, run):
         for acl in run.view:
+            if owner := owner_elsewhere(self, acl):
+                yield self.of_another(run, acl, owner)
+                continue
             taken = {**acl, "Entries": [*acl["Entries"]]}  # with what is planned here
             for network in run.memory["networks"]:
                 for egress in DIRECTIONS:
@@ -209,6 +349,19 @@ class BlockRemoteAddress(OfInstance, Step):
                 subnet_id,
                 error=NoNetworkAcl("EC2 shows none; the owner of a shared subnet has it"),
             )
+
+    def of_another(self, run, acl, owner):
+        networks = run.memory["networks"]
+        return Change(
+            acl["NetworkAclId"],
+            holds=all(network_acl.denying_rule(acl, n, e) for n in networks for e in DIRECTIONS),
+            excused=f"it belongs to account {owner}, which shares the subnet and alone can change "
+            f"it: ask there to deny {', '.join(map(str, networks))} in both directions",
+            end="denied",
+        )
+
+    def is_wanting(self, run):
+        return not all(change.holds or change.excused for change in run.changes)
 
     def change(self, run, acl, taken, network, egress):
         number = network_acl.denying_rule(acl, network, egress)
@@ -232,7 +385,7 @@ class BlockRemoteAddress(OfInstance, Step):
             )
         elif not change.holds:
             taken["Entries"].append(deny.entry)  # so that the next network gets another number
-        elif deny.acl_id in run.memory["held"][network] and not self.is_marked(run, acl, network):
+        elif deny.acl_id in self.held(run, network) and not self.is_marked(run, acl, network):
             change.flaws["not-marked"] = (
                 "NoRecord: the deny has no mark, a release will leave it: remove it by hand then"
             )
@@ -247,33 +400,45 @@ class BlockRemoteAddress(OfInstance, Step):
             (acl["NetworkAclId"], network)
             for acl in run.view
             for network in run.memory["networks"]
-            if self.is_marked(run, acl, network)
+            if self.is_marked(run, acl, network) and not owner_elsewhere(self, acl)
         }
-        for network, held in run.memory["held"].items():
+        if any(acl_id not in self.held(run, network) for acl_id, network in wanted):
+            # read after the ACLs: another response may have recorded meanwhile what it denied
+            run.tags = run.read("the tags", self.read_tags, run, default=run.tags)
+        for network in run.memory["networks"]:
+            held = self.held(run, network)
             new = sorted({a for a, other in wanted if other == network and a not in held})
             if new:
-                held += new
+                # with what a release has not taken back yet
+                hold = network_acl.holds(run.tags).get(network)
+                words = list(dict.fromkeys([*(hold.acl_ids if hold else ()), *held, *new]))
+                run.memory["written"].setdefault(network, []).extend(new)
                 told = (
                     f"the deny of {network} on {', '.join(new)} could not be recorded on the "
                     "instance"
                 )
-                if not run.attempt(told, self.tag, run, record.as_tags(f"{DENY}{network}", held)):
+                key, _ = deny_keys(network)
+                run.recorded[key] = words
+                if not run.attempt(told, self.tag, run, record.as_tags(key, words)):
                     # Denied all the same; the mail and this line are then the only record.
                     self.log.error(
                         "not recorded on %s: %s on %s", self.resource_id(run), network, new
                     )
+                    lost = run.resource.setdefault(record.UNRECORDED, [])
+                    lost.append(f"{key}={','.join(new)}")
         for pair in dict.fromkeys(deny.pair for deny in denies):
             self.mark(run, [deny for deny in denies if deny.pair == pair])
 
     def mark(self, run, denies):
         """Say on the ACL which of its rules for a network are ours. The denies are of one pair."""
         acl, network, *_ = denies[0]
-        numbers = network_acl.marked_rules(acl, network) or {}
+        numbers = network_acl.marked_rules(acl, network)
         numbers |= {deny.egress: deny.number for deny in denies if deny.number}
         words = [f"{DIRECTIONS[egress]}:{number}" for egress, number in sorted(numbers.items())]
         acl_id = acl["NetworkAclId"]
         told = f"{acl_id}: its rules {' '.join(words)} for {network} could not be marked"
-        tags = record.as_tags(f"{DENY}{network}", words)
+        key, _ = deny_keys(network)
+        tags = record.as_tags(key, words)
         if run.attempt(told, self.client().create_tags, Resources=[acl_id], Tags=tags):
             run.memory["marked"].add(denies[0].pair)
         else:
@@ -282,7 +447,7 @@ class BlockRemoteAddress(OfInstance, Step):
 
     def is_marked(self, run, acl, network):
         pair = acl["NetworkAclId"], network
-        return f"{DENY}{network}" in tags_of(acl) or pair in run.memory["marked"]
+        return network_acl.has_mark(acl, network) or pair in run.memory["marked"]
 
     def deny(self, run, deny):
         """Make one entry. A number without an entry must not stay marked: a person may use it."""
@@ -306,7 +471,7 @@ class BlockRemoteAddress(OfInstance, Step):
         rows = [row for row in self.rows(run) if row["status"] == "planned"]
         where = ", ".join(f"{row['network']} on {row['network_acl']}" for row in rows)
         detail = f"Would deny {where} in both directions."
-        return f"{detail} {run.memory['refused']}".strip()
+        return f"{detail} {self.refused(run)}".strip()
 
     def tell(self, run):
         denied = [row for row in self.rows(run) if row["status"] == "denied"]
@@ -322,7 +487,7 @@ class BlockRemoteAddress(OfInstance, Step):
                 if len(subnets) > 1
                 else "That holds for every instance in the subnet."
             )
-        return " ".join(filter(None, [*sentences, run.memory["refused"]]))
+        return " ".join(filter(None, [*sentences, self.refused(run)]))
 
     def more(self, run):
         return {"network_acls": self.rows(run)}
@@ -348,7 +513,9 @@ class BlockRemoteAddress(OfInstance, Step):
                     "error": "; ".join(f"{c.name}: {c.problem}" for c in changes if c.problem)
                     or None,
                 }
-                if self.dryrun and row["status"] != "denied":
+                if row["status"] != "denied" and owner_elsewhere(self, acl):
+                    row["status"] = "skipped"
+                elif self.dryrun and row["status"] != "denied":
                     row |= {"status": "planned", "error": None}
                 rows.append(row)
         return rows
@@ -376,13 +543,27 @@ class UnblockRemoteAddress(OfInstance, Revert):
               - unblock-remote-address
               - fail-unless-complete
 
+    The instance's own hold is dropped first (the word `released` in its tags), then others' holds
+    are looked for, then the rules are removed: of two instances that share a deny and are released
+    together, the one that looks last sees no hold of the other. The tag stays until the rules are
+    gone, so that a release that fails or dies is finished by the next one.
+
     When EC2 refuses one removal, the others are done, the tags of that one stay, and the step
-    fails; it can be run again. An ACL that is gone has nothing to revert.
+    fails; it can be run again. The same when the hold cannot be dropped: the tag then stays, and
+    no other release takes this one's deny for unneeded. An ACL that is gone, or that belongs to
+    another account, has nothing to revert.
+
+    What is malformed in the tags (no address, no id of an ACL, no rule number: anybody with
+    `ec2:CreateTags` can write it) is left out and named in the error once; it goes with the record,
+    so that it never stops a release. A deny whose mark is gone is left, since it could be a
+    person's, and named in the same way.
 
     Limits: an instance that was terminated counts as needing its denies as long as EC2 shows its
-    tags, about an hour; after that the release of the last other instance removes them. A
-    response that begins in the same instant on another instance can lose the deny that it found;
-    the next finding makes it again.
+    tags, about an hour; after that the release of the last other instance removes them. Whether
+    EC2 lets a terminated instance be tagged was not tried on AWS. A response that begins in the
+    same instant on another instance can lose the deny that it found; the next finding makes it
+    again. EC2 shows a tag late at times: two releases in the same second may both still see the
+    other's hold, and both say for whom the deny stays.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteNetworkAclEntry.html
     """
@@ -393,36 +574,51 @@ class UnblockRemoteAddress(OfInstance, Revert):
         "ec2:DescribeTags",
         "ec2:DescribeNetworkAcls",
         "ec2:DeleteNetworkAclEntry",
+        "ec2:CreateTags",
         "ec2:DeleteTags",
     )
     when_terminated = None  # its denies are to go all the same
 
     def look_at(self, run, instance):
         if run.view is None:
-            held = network_acl.held_denies(run.tags)
-            if not held:
+            held, strays = network_acl.holds(run.tags), network_acl.strays(run.tags)
+            if not (held or strays):
                 raise NothingToDo("No address was blocked: there is nothing to revert.")
             run.memory |= {
                 "held": held,
-                "needed": self.needed_by_others(run, held),
+                "strays": strays,
+                "needed": None,  # not known before the own hold is dropped
                 "rules": {},  # (ACL id, network, egress): number of the rule to remove
             }
-        ids = sorted({acl_id for acl_ids in run.memory["held"].values() for acl_id in acl_ids})
-        # As a filter, because one ACL that is gone would make a call with ids fail.
-        found = self.client().describe_network_acls(
-            Filters=[{"Name": "network-acl-id", "Values": ids}]
-        )["NetworkAcls"]
-        return {acl["NetworkAclId"]: acl for acl in found}
+            if self.dryrun:
+                run.memory["needed"] = self.needed_by_others(run)
+        wanted = sorted({acl_id for hold in run.memory["held"].values() for acl_id in hold.acl_ids})
+        # As a filter, because one ACL that is gone would make a call with ids fail; it takes 200.
+        found = [
+            acl
+            for ids in chunks(wanted, 200)
+            for acl in self.client().describe_network_acls(
+                Filters=[{"Name": "network-acl-id", "Values": ids}]
+            )["NetworkAcls"]
+        ]
+        return {
+            acl["NetworkAclId"]: acl
+            for acl in found
+            if acl["NetworkAclId"] in wanted and not owner_elsewhere(self, acl)
+        }
 
-    def needed_by_others(self, run, held):
+    def needed_by_others(self, run):
         """Which other instances need these denies: {(ACL id, network): [instance ids]}."""
-        needed = {}
-        keys = [f"{DENY}{network}" for network in held]
+        needed, held = {}, run.memory["held"]
+        if not held:
+            return needed
+        keys = [key for network in held for key in deny_keys(network)]
         for other, tags in record.find(self.client(), keys).items():
-            if other == self.resource_id(run):
+            # by what is found, not by what was asked for
+            if other == self.resource_id(run) or not INSTANCE_ID.fullmatch(other):
                 continue
-            for network, acl_ids in network_acl.held_denies(tags).items():
-                for acl_id in acl_ids:
+            for network, hold in network_acl.holds(tags).items():
+                for acl_id in () if hold.is_released else hold.acl_ids:
                     needed.setdefault((acl_id, network), []).append(other)
         return needed
 
@@ -430,71 +626,144 @@ class UnblockRemoteAddress(OfInstance, Revert):
         """What is to be removed: held by this instance, on an ACL that exists, by no other."""
         return [
             (run.view[acl_id], network)
-            for network, acl_ids in run.memory["held"].items()
-            for acl_id in acl_ids
-            if acl_id in run.view and (acl_id, network) not in run.memory["needed"]
+            for network, hold in run.memory["held"].items()
+            for acl_id in hold.acl_ids
+            if acl_id in run.view and (acl_id, network) not in (run.memory["needed"] or {})
         ]
 
     def changes(self, run):
-        shown = {
-            (acl["NetworkAclId"], network, egress): number
-            for acl, network in self.pairs(run)
-            for egress, number in (network_acl.marked_rules(acl, network) or {}).items()
-        }
+        for key, why in run.memory["strays"].items():
+            yield stray(f"the tag {key!r:.60}", why)
+        shown = {}
+        for acl, network in self.pairs(run):
+            rules = network_acl.marked_rules(acl, network)
+            shown |= {(acl["NetworkAclId"], network, e): number for e, number in rules.items()}
+            if words := network_acl.stray_marks(acl, network):
+                why = f"{' '.join(words)!r:.60} is no rule"
+                yield stray(f"the mark of {network} on {acl['NetworkAclId']}", why)
+            if left := [] if network_acl.has_mark(acl, network) else own_denies(acl, network):
+                yield Change(
+                    f"the denies of {network} on {acl['NetworkAclId']}",
+                    holds=True,
+                    flaws={
+                        "not-marked": f"NoRecord: {', '.join(left)} has no mark and stays: remove "
+                        "it by hand if no person made it"
+                    },
+                )
         run.memory["rules"] |= shown
         for (acl_id, network, egress), number in run.memory["rules"].items():
+            if (acl_id, network) in (run.memory["needed"] or {}):
+                continue
             yield Change(
                 f"{acl_id}: {DIRECTIONS[egress]} rule {number} ({network})",
                 holds=(acl_id, network, egress) not in shown,
-                make=partial(
-                    ignoring,
-                    "InvalidNetworkAclEntry.NotFound",
-                    self.client().delete_network_acl_entry,
-                    NetworkAclId=acl_id,
-                    RuleNumber=number,
-                    Egress=egress,
-                ),
+                make=partial(self.remove, run, acl_id, network, egress, number),
                 end="removed",
                 unseen=NotReadBack("EC2 still shows it"),
                 item=(acl_id, network),
             )
 
+    def put_on_record(self, run):
+        """Drop the own hold, then look for those of others: in this order one of two sees it."""
+        if run.memory["needed"] is not None:
+            return
+        tags = [
+            tag
+            for network, hold in run.memory["held"].items()
+            if not hold.is_released
+            for key in deny_keys(network)
+            if key in run.tags
+            for tag in record.as_tags(key, [network_acl.RELEASED, *hold.acl_ids])
+        ]
+        if tags:
+            run.memory["kept"] = not run.attempt("the own hold", self.tag, run, tags)
+        run.memory["needed"] = self.needed_by_others(run)
+
+    def remove(self, run, acl_id, network, egress, number):
+        if (acl_id, network) in run.memory["needed"]:
+            raise LookAgain
+        ignoring(
+            "InvalidNetworkAclEntry.NotFound",
+            self.client().delete_network_acl_entry,
+            NetworkAclId=acl_id,
+            RuleNumber=number,
+            Egress=egress,
+        )
+
     def conclude(self, run):
         """Remove the ACLs' marks, then the instance's record of each network that is done."""
+        if run.memory["needed"] is None:
+            run.errors["the denies"] = UnexpectedAnswer(
+                "what EC2 shows of the network ACLs could not be read; nothing was removed"
+            )
+            return
         kept = {change.item for change in run.changes if not change.holds}
-        for network, acl_ids in run.memory["held"].items():
-            marked = [
+        marked = {
+            network: [
                 acl["NetworkAclId"]
                 for acl, other in self.pairs(run)
                 if other == network and (acl["NetworkAclId"], network) not in kept
             ]
+            for network in run.memory["held"]
+        }
+        for network, hold in run.memory["held"].items():
             told = f"the tags of {network} could not be removed"
-            if run.attempt(told, self.unmark, network, marked) and not any(
-                (acl_id, network) in kept for acl_id in acl_ids
+            if run.attempt(told, self.unmark, network, marked[network]) and not (
+                run.memory.get("kept") or any((acl_id, network) in kept for acl_id in hold.acl_ids)
             ):
-                run.attempt(told, self.untag, run, record.tag_keys(run.tags, f"{DENY}{network}"))
+                self.forget_keys(run, told, deny_keys(network))
+        malformed = [k for k in run.memory["strays"] if not network_acl.denied_network(k)]
+        self.forget_keys(run, "the malformed tags", malformed)
+
+    def forget_keys(self, run, told, keys):
+        keys = {k for key in keys for k in record.tag_keys(run.tags, key)}
+        if keys:
+            run.attempt(told, self.untag, run, keys)
 
     def unmark(self, network, acl_ids):
         if acl_ids:
-            self.client().delete_tags(Resources=acl_ids, Tags=[{"Key": f"{DENY}{network}"}])
+            self.client().delete_tags(
+                Resources=acl_ids, Tags=[{"Key": key} for key in deny_keys(network)]
+            )
 
     def plan(self, run):
-        return f"Would remove {', '.join(change.name for change in run.changes) or 'no rule'}."
+        names = [change.name for change in run.changes if change.item]
+        return f"Would remove {', '.join(names) or 'no rule'}."
 
     def tell(self, run):
-        removed = [change.name for change in run.holding]
+        removed = [change.name for change in run.holding if change.item]
         sentences = [
             f"Removed, as read back from EC2: {', '.join(removed)}."
             if removed
             else "No rule was removed."
         ]
-        for network, acl_ids in run.memory["held"].items():
-            for acl_id in acl_ids:
-                if others := run.memory["needed"].get((acl_id, network)):
+        for network, hold in run.memory["held"].items():
+            for acl_id in hold.acl_ids:
+                if others := (run.memory["needed"] or {}).get((acl_id, network)):
                     sentences.append(
                         f"{network} stays denied on {acl_id} for {', '.join(sorted(others))}."
                     )
         return " ".join(sentences)
+
+
+def owner_elsewhere(step, acl):
+    """The other account that an ACL belongs to, or None."""
+    owner = acl.get("OwnerId")
+    return owner if owner != step.manager.config.account_id else None
+
+
+def own_denies(acl, network):
+    """The rules of an ACL that could be this pack's denies of a network, in words."""
+    return [
+        f"{DIRECTIONS[entry['Egress']]} rule {entry['RuleNumber']}"
+        for entry in acl["Entries"]
+        if network_acl.is_own_deny(entry, network)
+    ]
+
+
+def stray(name, why):
+    """What is malformed in a record: nothing can be done about it but to say so."""
+    return Change(name, holds=True, flaws={"malformed": f"{why}: left out"})
 
 
 register("block-remote-address", BlockRemoteAddress, "ec2")

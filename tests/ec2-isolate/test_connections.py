@@ -4,6 +4,9 @@ import copy
 import json
 
 import pytest
+from c7n.config import Config
+from c7n.exceptions import PolicyValidationError
+from c7n.loader import PolicyLoader
 
 from custom_actions.finding import remote_addresses
 from custom_actions.response import DELAYS
@@ -13,7 +16,7 @@ ACCOUNT, REGION = "111122223333", "us-west-2"
 FUNCTION = "custodian-block"
 ADDRESS = "203.0.113.7"
 NETWORK = f"{ADDRESS}/32"
-TAG = f"forensic:deny:{NETWORK}"
+TAG = f"forensic:deny:{ADDRESS}"
 
 POLICY = """
 policies:
@@ -755,6 +758,27 @@ def test_a_dry_run_of_the_revert_changes_nothing(scene, block, unblock):
 
 
 # The pieces
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"never": ["8.8.8.8/8"]},
+        {"never": ["S3"]},
+        {"never": "8.8.8.8/32"},
+        {"max-addresses": 0},
+        {"not-for-types": ["", "Trojan:EC2/DropPoint"]},
+    ],
+    ids=str,
+)
+def test_arguments_that_a_policy_cannot_have(arguments):
+    data = {"name": "block", "resource": "ec2"}
+    data["actions"] = [{"type": "block-remote-address", **arguments}]
+
+    with pytest.raises(PolicyValidationError):
+        loader = PolicyLoader(Config.empty(account_id=ACCOUNT, region=REGION))
+        (policy,) = loader.load_data({"policies": [data]}, "memory://")
+        policy.validate()
 
 
 def test_addresses_are_found_in_every_action():

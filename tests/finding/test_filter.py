@@ -91,6 +91,30 @@ def test_actor_only(finding_type, entry, role, meant):
 
 
 @pytest.mark.parametrize(
+    "action, meant",
+    [
+        ({"networkConnectionAction": {"connectionDirection": "OUTBOUND"}}, True),
+        ({"networkConnectionAction": {"connectionDirection": "INBOUND"}}, False),
+        ({"networkConnectionAction": {"connectionDirection": "Inbound"}}, False),
+        ({"networkConnectionAction": {"connectionDirection": "UNKNOWN"}}, True),
+        ({"networkConnectionAction": {"connectionDirection": ["INBOUND"]}}, True),
+        ({"networkConnectionAction": None}, True),
+        ({"dnsRequestAction": {"connectionDirection": "INBOUND"}}, True),
+        (None, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("entry", [TYPES[0], TYPES[2]], ids=str)
+def test_not_inbound(entry, action, meant):
+    found = entry if isinstance(entry, str) else "Trojan:EC2/DropPoint"
+    only = {"not-inbound": [entry]}
+
+    assert takes(finding(found, action=action, resourceRole="TARGET"), **only) is meant
+    assert takes(finding(found, action=action, resourceRole="ACTOR"), **only)
+    assert takes(finding("Recon:EC2/Portscan", action=action), **only)
+
+
+@pytest.mark.parametrize(
     "event, reason",
     [
         (finding("Policy:S3/X"), "the type 'Policy:S3/X' is not among the policy's"),
@@ -131,11 +155,13 @@ def test_a_mode_that_brings_no_finding_is_refused(mode):
         policy(mode)
 
 
+@pytest.mark.parametrize("argument", ["actor-only", "not-inbound"])
 @pytest.mark.parametrize("entry", ["UnauthorizedAccess:EC2/SshBruteForce", {"prefix": "Trojan:"}])
-def test_actor_only_names_entries_of_types(entry):
+def test_a_narrower_list_names_entries_of_types(entry, argument):
     """A misspelt one would isolate the target of an attack."""
-    with pytest.raises(PolicyValidationError, match="policy:meant .* which types does not"):
-        policy(**{"actor-only": [entry]})
+    about = f"policy:meant .* {argument} names .* which types does not"
+    with pytest.raises(PolicyValidationError, match=about):
+        policy(**{argument: [entry]})
 
 
 @pytest.mark.parametrize(
@@ -150,6 +176,7 @@ def test_actor_only_names_entries_of_types(entry):
         {"samples": "yes"},
         {"archived": 1},
         {"actor-only": True},
+        {"not-inbound": []},
         {"sample": True},
     ],
     ids=str,

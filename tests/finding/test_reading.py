@@ -65,8 +65,9 @@ def places(node, path=()):
 
 def read(event):
     """Everything that reads a finding before something is done with it."""
-    for flag in (finding.is_sample, finding.is_archived, finding.is_actor):
+    for flag in (finding.is_sample, finding.is_archived, finding.is_actor, finding.is_target):
         assert flag(event) in (True, False)
+    assert finding.direction(event) in ("OUTBOUND", "INBOUND", "UNKNOWN")
     assert isinstance(finding.finding_type(event), str)
     assert all(isinstance(address, str) for address in finding.remote_addresses(event))
     with contextlib.suppress(PolicyExecutionError):
@@ -109,6 +110,25 @@ def test_there_may_be_no_finding(event):
         finding.role_session(event, ACCOUNT)
     with pytest.raises(PolicyExecutionError, match="the finding is of account None"):
         finding.user_key(event, ACCOUNT)
+
+
+@pytest.mark.parametrize(
+    "found, sentence",
+    {
+        "OUTBOUND": "is communicating outbound with",
+        "INBOUND": "received an inbound connection from",
+        "UNKNOWN": "is communicating (who began it is not known) with",
+        None: "is communicating (who began it is not known) with",
+    }.items(),
+)
+def test_the_remediation_mail_says_who_began_the_connection(found, sentence):
+    detail = read_finding(ROOT / "tests" / "findings" / "ec2-malicious-ip-caller.json")["detail"]
+    detail["service"]["action"]["networkConnectionAction"]["connectionDirection"] = found
+
+    line = remediation_headline(detail, REAL, [OUTCOME | {"isolated": True}])
+
+    about = f"GuardDuty discovered an EC2 instance (Instance ID: {REAL}) that"
+    assert f"{about} {sentence} an IP Address on a threat list that you uploaded. All" in line
 
 
 # One definition of a sample

@@ -549,6 +549,20 @@ def test_tag_that_ec2_does_not_allow_is_refused(ec2, net, key, value):
     ec2.create_tags(Resources=[net.subnet], Tags=[good])
 
 
+@needs("tag_keys_that_the_metadata_service_shows_are_checked")
+@pytest.mark.parametrize("key", ["a/b", "a b", "_index", "ä"])
+def test_a_tag_key_that_the_metadata_service_cannot_show_is_refused(ec2, net, key):
+    shown = net.launch(MetadataOptions={"InstanceMetadataTags": "enabled"})
+    other = net.launch()
+    good = {"Key": "forensic:a+b=c.d,e_f@g-1", "Value": "a/b c"}
+
+    with refused("InvalidParameterValue"):
+        ec2.create_tags(Resources=[other, shown], Tags=[good, {"Key": key, "Value": ""}])
+    assert tags(ec2, shown) == tags(ec2, other) == {}
+    ec2.create_tags(Resources=[shown], Tags=[good])
+    ec2.create_tags(Resources=[other, net.subnet], Tags=[{"Key": key, "Value": ""}])
+
+
 @needs("reserved_tags_do_not_count")
 def test_fifty_tags_besides_the_reserved_ones(ec2, net):
     template = ec2.create_launch_template(
