@@ -6,7 +6,7 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import get_retry
 
 from custom_actions import record, seal
-from custom_actions.response import REFUSED, ignoring
+from custom_actions.response import MISSHAPEN, REFUSED, ignoring, readable
 
 # The role may change a group by its tag, which IAM too may learn of late: once more, and only then.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
@@ -165,8 +165,8 @@ class ForensicGroups:
             else:
                 self.ids[vpc_id] = create_forensic_group(self.client, self.name, vpc_id)
                 when_tagged(empty_forensic_group, self.client, self.ids[vpc_id])
-        except REFUSED as error:
-            self.errors[vpc_id] = error
+        except (*REFUSED, *MISSHAPEN) as error:
+            self.errors[vpc_id] = readable(error)
             raise
         self.empty.add(vpc_id)
 

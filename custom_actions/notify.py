@@ -28,6 +28,7 @@ from custom_actions.record import (
     INCIDENT,
     NOTIFIED,
     ROLE,
+    STATE,
     as_tags,
     from_tags,
     notified_key,
@@ -101,7 +102,7 @@ class NotifyOnce(ResponseAction, Notify):
         required=["to", "transport", "template"],
         **{
             key: Notify.schema["properties"][key]
-            for key in ("to", "cc", "owner_absent_contact", "from", "template", "assume_role")
+            for key in ("to", "owner_absent_contact", "template", "assume_role")
         },
         transport={
             "type": "object",
@@ -160,11 +161,18 @@ class NotifyOnce(ResponseAction, Notify):
 
     def mailed(self, resource, event):
         """The digest of the outcome that was mailed last of this event, or None."""
-        return self.marks(resource, event).get(self.about(event))
+        return self.marks_in(self.tags_now(resource), event).get(self.about(event))
 
     def remember(self, resource, event, current):
-        """Keep the digest of what SNS has just accepted, as the newest of those that are kept."""
-        marks = self.marks(resource, event)
+        """Keep the digest of what SNS has just accepted, as the newest of those that are kept.
+
+        Not on an instance that a person has released meanwhile: the mark would outlive the incident.
+        """
+        tags = self.tags_now(resource)
+        if INCIDENT in resource and STATE not in tags:
+            self.log.warning("released meanwhile: no mark of the mail is kept")
+            return
+        marks = self.marks_in(tags, event)
         marks.pop(self.about(event), None)
         words = [f"{about}:{mark}" for about, mark in marks.items()][1 - MARKS :]
         words.append(f"{self.about(event)}:{current}")
@@ -173,23 +181,19 @@ class NotifyOnce(ResponseAction, Notify):
             Tags=as_tags(self.key(event), words),
         )
 
-    def marks(self, resource, event):
-        """What was mailed last of each event: {event: digest}, the oldest first.
-
-        Read anew: another response to the same instance may have mailed meanwhile.
-        """
-        tags = tags_of(resource)
-        try:
-            tags = self.tags_now(resource[self.manager.resource_type.id])
-        except REFUSED as error:
-            self.log.warning("the tags are those of the beginning: %s", describe(error))
+    def marks_in(self, tags, event):
+        """What was mailed last of each event: {event: digest}, the oldest first."""
         words = from_tags(tags, self.key(event)) or ()
         return dict(word.split(":", 1) for word in words if ":" in word)
 
-    def tags_now(self, resource_id):
-        if self.manager.type == "ec2":
-            return tags_of(describe_instance(self.client(), resource_id))
-        return tags_of(describe_group(self.client(), resource_id))
+    def tags_now(self, resource):
+        """The tags read anew: another response to the same resource may have mailed meanwhile."""
+        read = describe_instance if self.manager.type == "ec2" else describe_group
+        try:
+            return tags_of(read(self.client(), resource[self.manager.resource_type.id]))
+        except REFUSED as error:
+            self.log.warning("the tags are those of the beginning: %s", describe(error))
+            return tags_of(resource)
 
     def about(self, event):
         """A short word for the finding, or in a guard for the API call, that a mail is about."""

@@ -214,10 +214,10 @@ class Run:
     """One resource on its way through one step.
 
     begun: when this run did. view: what the last look returned. tags: the resource's own, if the
-    look has read them. changes: as the last look shows them; seen: whether there was one. made: whether this run made one.
-    errors: {part: error} of what failed beside the changes; unread: of what could not be read.
-    recorded: {tag key: words} that this run has put on record, or tried to. memory: what the step
-    keeps of a look.
+    look has read them. changes: as the last look shows them; seen: whether there was one. made:
+    whether this run made a change. errors: {part: error} of what failed beside the changes;
+    unread: of what could not be read. recorded: {tag key: words} that this run has put on record,
+    or tried to. memory: what the step keeps of a look.
     """
 
     def __init__(self, resource, event):
@@ -411,11 +411,13 @@ class Step(ResponseAction):
         told = f"the record: {' '.join([*self.recording, *new])} could not be recorded"
         if tags and not run.attempt(told, self.tag, run, tags):
             self.log.error("not recorded on %s: %s", self.resource_id(run), " ".join(new))
-            kept = record.UNRECORDED
-        else:
-            kept = record.RECORDED
         for key, words in missing.items():
-            run.resource.setdefault(kept, {}).setdefault(key, []).extend(words)
+            self.note(run, key, words, recorded=told not in run.errors)
+
+    def note(self, run, key, words, recorded):
+        """Keep with the resource what this run has recorded, or could not, for `seal-record`."""
+        kept = record.RECORDED if recorded else record.UNRECORDED
+        run.resource.setdefault(kept, {}).setdefault(key, []).extend(words)
 
     def missing_words(self, run):
         """The words of changes that are not on record yet: {tag key: words}."""
@@ -509,11 +511,15 @@ class Revert(Step):
         found = {key: record.from_tags(run.tags, key) for key in self.keys}
         if all(words is None for words in found.values()):
             raise NothingToDo(f"Nothing to revert: {self.unrecorded}")
-        verified = run.resource.get(record.VERIFIED, {})
         for key, words in found.items():
-            if sorted(verified.get(key, words or [])) != sorted(words or []):
-                raise PolicyExecutionError(f"{key} was changed during the release: run it again")
+            self.check_verified(run, key, words or [])
         return {key: words or [] for key, words in found.items()}
+
+    def check_verified(self, run, key, words):
+        """Raises when the words of a key are not those that `verify-record` has verified."""
+        verified = run.resource.get(record.VERIFIED, {})
+        if sorted(verified.get(key, words)) != sorted(words):
+            raise PolicyExecutionError(f"{key} was changed during the release: run it again")
 
     def is_wanting(self, run):
         return True  # the record would go at least

@@ -26,7 +26,7 @@ from functools import partial
 
 from c7n.exceptions import ClientError, PolicyExecutionError
 
-from custom_actions import record
+from custom_actions import network_acl, record
 from custom_actions.record import SEAL, tags_of
 
 GROUPS = record.ORIGINAL_GROUPS.split(":")[1]
@@ -72,18 +72,24 @@ def words_of(groups):
     return [f"{name}={','.join(sorted(ids))}" for name, ids in groups.items()]
 
 
+def denies_on_record(tags):
+    """The words of denied addresses, `<address>=<ACL>`, whether or not they are being taken off."""
+    return [
+        f"{key.removeprefix(record.DENY)}={word}"
+        for key, value in tags.items()
+        if key.startswith(record.DENY)
+        for word in value.split()
+        if word != network_acl.RELEASED
+    ]
+
+
 def words_on_record(tags, interfaces):
     """What is on record now, as it is sealed: {part: words}.
 
     tags: of the instance, as a dictionary. interfaces: the attached ones, as EC2 describes them.
     """
     words = {part_of(key): record.from_tags(tags, key) or [] for key in SEALED_KEYS}
-    words[DENIES] = [
-        f"{key.removeprefix(record.DENY)}={word}"
-        for key, value in tags.items()
-        if key.startswith(record.DENY)
-        for word in value.split()
-    ]
+    words[DENIES] = denies_on_record(tags)
     words[GROUPS] = words_of(groups_on_record(interfaces))
     return words
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from c7n.exceptions import PolicyExecutionError, PolicyValidationError
 from c7n.utils import chunks, type_schema
 
-from custom_actions import network_acl, record
+from custom_actions import network_acl, record, seal
 from custom_actions.finding import (
     INSTANCE_ID,
     TYPES,
@@ -419,13 +419,13 @@ class BlockRemoteAddress(OfInstance, Step):
                 )
                 key, _ = deny_keys(network)
                 run.recorded[key] = words
-                if not run.attempt(told, self.tag, run, record.as_tags(key, words)):
+                recorded = run.attempt(told, self.tag, run, record.as_tags(key, words))
+                self.note(run, key, new, recorded)
+                if not recorded:
                     # Denied all the same; the mail and this line are then the only record.
                     self.log.error(
                         "not recorded on %s: %s on %s", self.resource_id(run), network, new
                     )
-                    lost = run.resource.setdefault(record.UNRECORDED, [])
-                    lost.append(f"{key}={','.join(new)}")
         for pair in dict.fromkeys(deny.pair for deny in denies):
             self.mark(run, [deny for deny in denies if deny.pair == pair])
 
@@ -581,6 +581,7 @@ class UnblockRemoteAddress(OfInstance, Revert):
 
     def look_at(self, run, instance):
         if run.view is None:
+            self.check_verified(run, record.DENY, seal.denies_on_record(run.tags))
             held, strays = network_acl.holds(run.tags), network_acl.strays(run.tags)
             if not (held or strays):
                 raise NothingToDo("No address was blocked: there is nothing to revert.")

@@ -207,8 +207,9 @@ class IsolateInstance(OfInterfaces, Step):
     def look_first(self, run, instance):
         """What Custodian has just read, and the forensic groups; what is on record, if it counts.
 
-        The record counts when the groups carry its seal, or when an interface is isolated already.
-        Else nobody isolated this instance, and tags that say so are not the pack's.
+        The record counts when the groups carry its seal, when an interface is isolated already, or
+        when this finding was here before. Else nobody isolated this instance, and tags that say so
+        are not the pack's.
         """
         run.tags = tags_of(instance)
         exempt = self.data.get("exempt-tag", record.EXEMPT)
@@ -233,7 +234,11 @@ class IsolateInstance(OfInterfaces, Step):
                 g["GroupId"]: g["GroupName"] for i in view.interfaces for g in i["Groups"]
             },
         }
-        known = run.memory["seals"] or any(self.is_touched(run, i) for i in view.interfaces)
+        known = (
+            run.memory["seals"]
+            or any(self.is_touched(run, i) for i in view.interfaces)
+            or self.is_another_try(run)
+        )
         run.memory["begins"] = not known
         # What cuts connections is on record of an incident that is known, and of no other.
         not_cut = record.from_tags(run.tags, record.NOT_CUT) if known else ()
@@ -259,6 +264,15 @@ class IsolateInstance(OfInterfaces, Step):
                 "be isolated. Look at it in the console"
             )
         return View(interfaces, live=True)
+
+    def is_another_try(self, run):
+        """Whether this very finding was responded to before, and no interface could be isolated.
+
+        What the other steps have recorded then is the pack's. Nobody can write the id of a finding
+        into the tags before there is one.
+        """
+        finding = record.finding_tag(run.event)
+        return run.tags.get(record.FINDING) == finding and record.STATE in run.tags
 
     def is_touched(self, run, interface):
         """Whether this pack, or a run of it that died, has had the interface in its hands."""
