@@ -20,7 +20,7 @@ policies:
       - type: notify
         to: [somebody@example.com]
         subject: a subject
-        template: default.html
+        template: finding.html
         transport: {type: sns, topic: guardduty-response}
 """
 
