@@ -14,7 +14,7 @@ from pathlib import Path
 from c7n_mailer.utils import get_jinja_env
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .errors import Permanent
+from .errors import Permanent, describe
 
 HANDED_ON = ("account", "account_id", "partition", "region", "event", "action", "policy")
 
@@ -51,13 +51,21 @@ class Templates:
         to anybody; and whatever Jinja raises."""
         if name not in self.names:
             raise Permanent(f"there is no template {name!r}")
-        started = data.get("execution_start") or time.time()
         text = self._environment.get_template(f"{name}.j2").render(
             {key: data.get(key, "") for key in HANDED_ON},
             recipient=recipient,
             resources=resources,
-            execution_start=datetime.fromtimestamp(started, UTC).replace(tzinfo=None).isoformat(),
+            execution_start=_started(data),
         )
         if not text.strip():
             raise Permanent(f"the template {name!r} renders to nothing")
         return text
+
+
+def _started(data: dict) -> str:
+    """When the policy was run, as c7n_mailer writes it."""
+    try:
+        started = datetime.fromtimestamp(data.get("execution_start") or time.time(), UTC)
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # an OSError is tried again
+        raise Permanent(f"execution_start: {describe(error)}") from None
+    return started.replace(tzinfo=None).isoformat()

@@ -179,6 +179,7 @@ TOPS = {  # keys of the message
     "an account of the partner": ({"account_id": "444455556666"}, MAIL),
     "a region that is a list": ({"region": [HTML]}, MAIL),
     "a start that is a text": ({"execution_start": "x"}, REFUSED),
+    "a start in the year 10^10": ({"execution_start": 1e17}, REFUSED),
     "a start in the year 10^12": ({"execution_start": 1e20}, REFUSED),
     "resources that are texts": ({"resources": ["x"]}, REFUSED),
     "no resources": ({"resources": []}, REFUSED),
@@ -336,8 +337,10 @@ def test_every_template_with_every_field_forged(post, forge, tmp_path, template,
     made |= {"account": value, "region": value, "policy": {"name": value, "metadata": value}}
     made["resources"][0] |= {"InstanceId": value, "c7n:response": [response, value]}
     made["event"]["c7n:notice"] |= {"isolated": value, "who": value, "revoked": True}
-    forge(post.pack(made), MAIL)
+    made["resources"] *= 1_000
+    (mail,) = forge(post.pack(made), MAIL)
     assert not proof.exists(), "a text of the message was run"
+    assert len(mail.content) < 2**20, "a message with many resources makes a mail of many megabytes"
 
 
 @pytest.mark.parametrize("name", BODIES)
