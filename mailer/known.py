@@ -31,8 +31,8 @@ class Known:
         """Whether a mail may go there."""
         if not ADDRESS.fullmatch(address):
             return False
-        local, _, domain = address.lower().rpartition("@")
-        return f"{local}@{domain}" in self._emails or f"@{domain}" in self._emails
+        address = address.lower()
+        return not self._emails.isdisjoint((address, "@" + address.rpartition("@")[2]))
 
     def target(self, target: str) -> bool:
         """Whether a target that is no address of a mail is listed, letter by letter."""

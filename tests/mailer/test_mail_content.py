@@ -107,6 +107,14 @@ def test_an_owner_is_somebody_whom_mailer_yml_knows(post, sink, caplog, recipien
     assert f"mailer.yml does not know {owner}, who gets nothing" in caplog.text
 
 
+@pytest.mark.parametrize("tag", ["x\r\nBcc: victim", "x@evil.example,", "=?utf-8?q?=0ABcc=3Ax?="])
+def test_no_address_is_made_of_a_hostile_name(post, sink, tag):
+    """With `org_domain` c7n_mailer appends that to what is no address."""
+    post.send(to=["resource-owner", "account-emails"], tags={"OwnerEmail": tag})
+    post.loop(sink, org_domain="example.com").once()
+    assert only(sink).recipients == ["security@example.com"]
+
+
 def test_who_is_not_known_costs_the_others_nothing(post, sink, caplog):
     post.send(to=["resource-owner", "account-emails"], tags={"OwnerEmail": "v@evil.example"})
     loop = post.loop(sink)
