@@ -2,7 +2,8 @@
 
 The keys are c7n_mailer's own, checked by its schema; what it does not know, and what is peculiar to
 one way out, is checked by that transport. `account_emails` has one more entry, `default`, which the
-stock tool reads as an account that never occurs. Where a check fails, the error names the key.
+stock tool reads as an account that never occurs; `recipients` is this mailer's own (known.py).
+Where a check fails, the error names the key.
 """
 
 import re
@@ -11,10 +12,12 @@ from pathlib import Path
 import yaml
 from c7n_mailer.utils import setup_defaults
 
-from . import transports
+from . import known, transports
 from .delivery import Courier
+from .known import ADDRESS, Known
+from .render import Templates
 from .secrets import ENVIRONMENT, Secrets
-from .stock import ADDRESS, DEFAULT, SILENT, Addresses
+from .stock import DEFAULT, Addresses
 from .transport import Means
 
 HERE = Path(__file__).parent
@@ -55,7 +58,7 @@ def check(config: dict) -> list[str]:
     import jsonschema
     from c7n_mailer.cli import CONFIG_SCHEMA
 
-    own = {key for transport in transports.TRANSPORTS for key in transport.own_keys}
+    own = {known.KEY} | {key for transport in transports.TRANSPORTS for key in transport.own_keys}
     stock = {key: value for key, value in config.items() if key not in own}
     errors = jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(stock)
     problems = [
@@ -83,6 +86,7 @@ def _own_checks(config: dict):
     if not ADDRESS.search(config.get("from_address", "")):
         yield "from_address: must be an e-mail address"
     yield from _check_account_emails(config.get("account_emails", {}))
+    yield from known.check(config)
     for key in NOT_USED:
         if key in config:
             yield f"{key}: this mailer does not use it; remove it"
@@ -123,13 +127,13 @@ def environment_references(config: dict) -> list[str]:
 def courier(config: dict, session, secrets: Secrets, templates: Path | None = None) -> Courier:
     """What delivers by a configuration. session: boto3's. templates: a folder; by default the one
     of this package."""
-    import c7n_mailer
-
-    config = config | {
-        "templates_folders": [
-            str(templates or HERE / "templates"),
-            str(Path(c7n_mailer.__file__).parent / "msg-templates"),
-        ]
-    }
-    means = Means(config, session, secrets, Addresses(config, session, SILENT))
+    allowed = Known(config)
+    means = Means(
+        config,
+        session,
+        secrets,
+        allowed,
+        Addresses(config, session, allowed),
+        Templates(templates or HERE / "templates"),
+    )
     return Courier([transport(means) for transport in transports.TRANSPORTS])

@@ -3,15 +3,18 @@
 import logging
 import time
 
-from .errors import Failure, are_permanent, failure, one_line
+from .errors import Failure, are_permanent, failure
 from .message import Message
 from .queue import Queue
-from .transport import Parcel, Transport
+from .transport import Parcel, Transport, label
 
 log = logging.getLogger("mailer")
 
 WINDOW = 3600.0  # seconds for which this process remembers who has what
 MOST = 10_000  # remembered, then the oldest go
+EXPLAINED = 10  # failures of one message; a forged one can have thousands
+NO_TARGET = "not an address or a target that this mailer knows"
+STRANGER = "neither account_emails nor `recipients` of mailer.yml has it"
 
 
 class Memory:
@@ -84,21 +87,23 @@ class Courier:
 
     def _packed(self, message: Message) -> tuple[list[Parcel], list[Failure]]:
         try:
-            to = message.to
+            to, _ = message.to, message.key
         except Exception as error:  # noqa: BLE001  whatever is in a message
             return [], [failure("message", error)]
-        parcels, failures, known = [], [], set()
+        parcels, failures, named, known = [], [], set(), set()
         for transport in self.transports:
             try:
-                targets = [target for target in to if transport.accepts(target)]
+                accepted = [target for target in to if transport.accepts(target)]
+                targets = [target for target in accepted if transport.knows(target)]
+                named.update(accepted)
                 known.update(targets)
                 if targets or transport.every_message:
                     parcels += transport.parcels(message, targets)
             except Exception as error:  # noqa: BLE001  an error of a template, for example
                 failures.append(failure(transport.name, error))
         failures += [
-            Failure(one_line(target, 80), "not an address or a target that this mailer knows", True)
-            for target in to
+            Failure(label(target), STRANGER if target in named else NO_TARGET, True)
+            for target in dict.fromkeys(to)
             if target not in known
         ]
         if not to:
@@ -121,7 +126,9 @@ def deliver_one(queue: Queue, courier: Courier, message: Message) -> list[Failur
 
 def explain(message: Message, failures: list[Failure]) -> str:
     """One line about a message that was kept."""
-    reasons = "; ".join(map(str, failures))
+    reasons = "; ".join(map(str, failures[:EXPLAINED]))
+    if len(failures) > EXPLAINED:
+        reasons += f"; and {len(failures) - EXPLAINED} more"
     where = (
         "kept; the dead-letter queue gets it"
         if are_permanent(failures)

@@ -57,6 +57,7 @@ def describe(error: Exception) -> str:
 
 def one_line(text: object, longest: int = LONGEST) -> str:
     """Text that somebody else wrote, on one line, without control characters, not too long."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
+    # Some more than fits, since white space shrinks; of megabytes nobody needs every letter.
+    line = "".join(c if c.isprintable() else " " for c in str(text)[: longest * 10])
     line = " ".join(line.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -44,9 +44,17 @@ class Loop:
                 return
 
     def _drain(self) -> list[tuple[Message, list[Failure]]]:
-        """Until nothing is visible; returns what is still in hand because trying again may help."""
-        held = []
+        """Until nothing is visible; returns what is still in hand because trying again may help.
+
+        Who has a message is written on the queue at once, not at the end of the pass: a process
+        that dies in between repeats one message. The copy that says so is taken off the queue
+        again, and waits for the next pass."""
+        tried: dict[str, list[Failure]] = {}
+        held: list[tuple[Message, list[Failure]]] = []
         while not self.stop.is_set() and (message := self.queue.receive()):
+            if message.origin in tried:
+                held.append((message, tried[message.origin]))
+                continue
             failures = deliver_one(self.queue, self.courier, message)
             if not failures:
                 self.kept.pop(message.origin, None)
@@ -55,6 +63,10 @@ class Loop:
             self.kept[message.origin] = explain(message, failures)
             if are_permanent(failures):
                 self.queue.put_back(message, failures)
+                continue
+            tried[message.origin] = failures
+            if message.progress:
+                self.queue.put_back(message, failures, delay=0)
             else:
                 held.append((message, failures))
         return held

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,8 +23,14 @@ FIRST_SENT = "mailer-first-sent"  # milliseconds since 1970
 ORIGIN = "mailer-origin"  # the id of the first message
 NOTES = (DELIVERED, ATTEMPTS, FIRST_SENT, ORIGIN)
 
+NOT_OURS = "not a message of Custodian's notify"
 # Bytes. `notify` sends 256 KiB at most and such text shrinks to a tenth or so: more is a bomb.
 LARGEST = 16 * 2**20
+DEEPEST = 100  # lists and mappings inside each other; Python's own limit would stop the mailer
+MOST_TARGETS = 100  # in one message
+LONGEST_SUBJECT = 998  # characters: what a header line may have
+# What the sender of a message does not choose: mailer.yml has the sender, nobody gets a copy.
+NOT_CHOSEN = ("from", "cc")
 
 
 @dataclass
@@ -56,7 +63,7 @@ class Message:
         }
         attributes = {name: value for name, value in attributes.items() if value}
         system = raw["Attributes"]
-        receives = int(system["ApproximateReceiveCount"])
+        receives, now = int(system["ApproximateReceiveCount"]), int(system["SentTimestamp"])
         delivered, attempts, sent, origin = (attributes.pop(name, None) for name in NOTES)
         return cls(
             id=raw["MessageId"],
@@ -64,10 +71,11 @@ class Message:
             receipt=raw["ReceiptHandle"],
             body=raw["Body"],
             receives=receives,
-            sent=int(sent or system["SentTimestamp"]),
+            # Whoever may send messages may write notes too; they cannot be of the future.
+            sent=min(_number(sent) or now, now),
             attributes=attributes,
             delivered=set((delivered or "").split()),
-            attempts=int(attempts or 0) + receives - 1,
+            attempts=_number(attempts) + receives - 1,
         )
 
     def notes(self) -> dict[str, str]:
@@ -106,17 +114,42 @@ class Message:
                 raise ValueError(f"more than {LARGEST} bytes")
             return json.loads(text)
         except (ValueError, TypeError, RecursionError, zlib.error) as error:
-            raise Permanent(f"not a message of Custodian's notify: {one_line(error)}") from None
+            raise Permanent(f"{NOT_OURS}: {one_line(error)}") from None
 
     @property
     def to(self) -> list[str]:
-        """The targets that the policy names."""
+        """The targets that the policy names. Permanent when it also names who sends the mail or who
+        gets a copy, which is not for a message to say."""
+        chosen = [key for key in NOT_CHOSEN if self.data["action"].get(key)]
+        if chosen:
+            raise Permanent(
+                f"the message has {' and '.join(map(repr, chosen))}: the sender is from_address of "
+                "mailer.yml, and whoever is to get a mail stands in `to`"
+            )
         return self.data["action"]["to"]
+
+    def addressed(self, targets: list[str]) -> dict:
+        """`data` with other targets in `to`, as c7n_mailer wants it."""
+        return self.data | {"action": self.data["action"] | {"to": targets}}
 
     @property
     def template(self) -> str:
         """The template of the mail, without its `.j2`."""
         return self.data["action"].get("template", "default")
+
+    @cached_property
+    def subject(self) -> str:
+        """The headline of the notice, else the `subject` of the policy, as it stands: neither is
+        ever a template. Permanent when it has a line break.
+
+        An encoded word (RFC 2047) in it is broken: who reads the mail would decode it, to a line
+        break and a header of the attacker, for example."""
+        notice = _mapping(self.data["event"], "c7n:notice")
+        text = notice.get("headline") or self.data["action"].get("subject") or ""
+        text = str(text or f"Custodian notification - {self.data['policy'].get('name')}")
+        if len(text.splitlines()) > 1 or text != text.strip("\r\n"):
+            raise Permanent("a line break in the subject")
+        return one_line(text, LONGEST_SUBJECT).replace("=?", "= ?")
 
     @property
     def finding(self) -> dict:
@@ -174,20 +207,50 @@ class Message:
 
 
 def _checked(data: object) -> dict:
-    """`data` when it has the shape that c7n_mailer relies on, else Permanent."""
+    """`data` when it has the shape that c7n_mailer and the templates rely on, else Permanent."""
+    if _is_deep(data):
+        raise Permanent(f"{NOT_OURS}: more than {DEEPEST} levels")
     shape = {"policy": dict, "action": dict, "resources": list}
     wrong = [
         key for key, kind in shape.items() if not isinstance(_mapping_or_empty(data).get(key), kind)
     ]
     if wrong:
-        raise Permanent(f"not a message of Custodian's notify: no {' and no '.join(wrong)}")
-    to = data["action"].get("to")
-    if not isinstance(to, list) or not all(isinstance(target, str) for target in to):
-        raise Permanent("not a message of Custodian's notify: action.to is not a list of names")
-    if not all(isinstance(resource, dict) for resource in data["resources"]):
-        raise Permanent("not a message of Custodian's notify: a resource is not a mapping")
+        raise Permanent(f"{NOT_OURS}: no {' and no '.join(wrong)}")
+    if not _are(str, data["action"].get("to")):
+        raise Permanent(f"{NOT_OURS}: action.to is not a list of names")
+    if len(data["action"]["to"]) > MOST_TARGETS:
+        raise Permanent(f"{NOT_OURS}: action.to has more than {MOST_TARGETS} names")
+    if not _are(dict, data["resources"]):
+        raise Permanent(f"{NOT_OURS}: a resource is not a mapping")
+    for resource in data["resources"]:
+        tags = resource.get("Tags") or []
+        if not _are(dict, tags) or not all(_are(str, [t.get("Key"), t.get("Value")]) for t in tags):
+            raise Permanent(f"{NOT_OURS}: the tags of a resource are not keys and values")
     data["event"] = data.get("event") or {}
+    if not isinstance(data["event"], dict):
+        raise Permanent(f"{NOT_OURS}: the event is not a mapping")
     return data
+
+
+def _are(kind: type, values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            child
+            for one in level
+            if isinstance(one, (dict, list))
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
+
+
+def _number(text: str | None) -> int:
+    """A whole number that somebody wrote into an attribute; 0 when it is none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text or "") else 0
 
 
 def _mapping_or_empty(value: object) -> dict:

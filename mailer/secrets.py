@@ -16,6 +16,7 @@ import binascii
 import json
 import logging
 import os
+import re
 import time
 
 from c7n_mailer.utils import kms_decrypt
@@ -53,10 +54,14 @@ class Secrets:
         return secret
 
     def hide(self, text: str) -> str:
-        """The text without any secret revealed so far, in clear or as SMTP's AUTH sends it."""
-        for secret in self._known:
-            for form in (secret, base64.b64encode(secret.encode()).decode()):
-                text = text.replace(form, HIDDEN)
+        """The text without any secret revealed so far, in clear or in base64, whatever stands
+        before it there: SMTP's AUTH PLAIN sends user and password as one."""
+        for secret in filter(None, self._known):
+            text = text.replace(secret, HIDDEN)
+            for form in _in_base64(secret):
+                if form in text:
+                    # The letters beside it hold bits of the secret too.
+                    text = re.sub(f"[A-Za-z0-9+/]*{re.escape(form)}[A-Za-z0-9+/=]*", HIDDEN, text)
         return text
 
     def _read(self, key: str, reference: str) -> str:
@@ -87,6 +92,17 @@ def is_reference(value: str) -> bool:
         return len(base64.b64decode(value.removeprefix(KMS), validate=True)) >= 64
     except (binascii.Error, ValueError):
         return False
+
+
+def _in_base64(secret: str) -> list[str]:
+    """The letters of base64 that stand for this secret alone, for each place that it can have in
+    the groups of three bytes."""
+    forms = []
+    for before in range(3):
+        text = b"\0" * before + secret.encode()
+        encoded = base64.b64encode(text).decode()
+        forms.append(encoded[-(-before * 8 // 6) : len(text) * 8 // 6])
+    return [form for form in forms if form]
 
 
 def _field(key: str, text: str, field: str) -> str:

@@ -1,25 +1,28 @@
 """What is taken from c7n_mailer, the stock mailer, with what it is too generous about put right."""
 
 import logging
-import re
-from pathlib import Path
 
 from c7n_mailer.email_delivery import EmailDelivery
 
-from .errors import Permanent
+from .errors import one_line
+from .known import ADDRESS, Known
+
+log = logging.getLogger("mailer")
 
 DEFAULT = "default"  # the key of account_emails for accounts that are not listed
-# One plain address. Tags of an instance become recipients: nothing there may name two, or carry a
-# header of its own.
-ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9-]+\.)+[A-Za-z0-9-]{2,63}")
 # c7n_mailer's classes log whole messages and configurations; what matters is logged here.
 SILENT = logging.getLogger("mailer.c7n_mailer")
 SILENT.setLevel(logging.CRITICAL)
 
 
 class Addresses(EmailDelivery):
-    """c7n_mailer's resolution of recipients, with a default and with a stricter idea of an
-    address. It renders the mails too; its own sending is not used, since it swallows errors."""
+    """c7n_mailer's resolution of recipients, with a default, with a stricter idea of an address,
+    and of those that mailer.yml knows. Its own rendering is not used, since it takes a subject for
+    a template; nor its sending, since it swallows errors."""
+
+    def __init__(self, config: dict, session, known: Known):
+        super().__init__(config, session, SILENT)
+        self._known = known
 
     def get_ses_session(self):
         # A client takes a tenth of a second of a cold start.
@@ -35,15 +38,17 @@ class Addresses(EmailDelivery):
         default = self.config.get("account_emails", {}).get(DEFAULT, [])
         return self.get_valid_emails_from_list(default)
 
-
-def require_template(config: dict, name: str) -> None:
-    """Permanent when no folder of `templates_folders` has the template. c7n_mailer only logs that,
-    and goes on without a text."""
-    if not any((Path(folder) / f"{name}.j2").is_file() for folder in config["templates_folders"]):
-        raise Permanent(f"there is no template {name!r}")
-
-
-def require_text(name: str, text: str | None) -> None:
-    """Permanent when a template rendered to nothing, which is no message to anybody."""
-    if not (text or "").strip():
-        raise Permanent(f"the template {name!r} renders to nothing")
+    def get_emails_to_resources_map(self, sqs_message):
+        """Where everything that c7n_mailer finds comes together: tags, LDAP, `to`. Who is not known
+        gets nothing, which is said; a tag that names a stranger must not cost the others a mail."""
+        known = {}
+        for emails, resources in super().get_emails_to_resources_map(sqs_message).items():
+            accepted = tuple(email for email in emails if self._known.address(email))
+            for email in set(emails) - set(accepted):
+                log.warning(
+                    "mailer.yml does not know %s, who gets nothing: see `recipients`",
+                    one_line(email, 80),
+                )
+            if accepted:
+                known.setdefault(accepted, []).extend(resources)
+        return known

@@ -4,21 +4,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .errors import Failure
-from .message import Message
+from .errors import Failure, one_line
+from .known import Known
+from .message import Message, digest
+from .render import Templates
 from .secrets import NO_REFERENCE, Secrets, is_reference
 from .stock import Addresses
 
 
 @dataclass(frozen=True)
 class Means:
-    """What transports are made of. config: mailer.yml, checked, with `templates_folders`. session:
-    boto3's. addresses: finds the recipients of mails."""
+    """What transports are made of. config: mailer.yml, checked. session: boto3's. known: who may
+    get something. addresses: finds the recipients of mails. templates: what renders."""
 
     config: dict
     session: object
     secrets: Secrets
+    known: Known
     addresses: Addresses
+    templates: Templates
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,15 @@ class Transport(ABC):
     def accepts(self, target: str) -> bool:
         """Whether a target in a policy's `to` is one of this transport. No two accept the same."""
 
+    def knows(self, target: str) -> bool:
+        """Whether mailer.yml lets an accepted target have something: one that it does not list is
+        refused, and never reaches `parcels`."""
+        return self.means.known.target(target)
+
     @abstractmethod
     def parcels(self, message: Message, targets: list[str]) -> list[Parcel]:
-        """What is to be sent to these targets, all of them accepted. Nothing is sent yet. Permanent
-        when that cannot be made, because of the message or of mailer.yml."""
+        """What is to be sent to these targets, all accepted and known. Nothing is sent yet.
+        Permanent when that cannot be made, because of the message or of mailer.yml."""
 
     def close(self) -> None:  # noqa: B027  most hold nothing
         """End what is held open. The next parcel may open it again."""
@@ -81,3 +90,10 @@ class Transport(ABC):
     def references(cls, config: dict) -> Iterator[tuple[str, object]]:
         """The secrets that its keys in mailer.yml refer to: key and reference."""
         yield from ((key, config[key]) for key in cls.secret_keys if key in config)
+
+
+def label(target: str) -> str:
+    """A target for a log: the path of a webhook is its secret."""
+    if target.startswith(("https://", "http://")):
+        return f"webhook {digest(target)[:8]}"
+    return one_line(target, 80)

@@ -39,6 +39,31 @@ class Subscription(CloudFormationModel):
         return cls(subscription.arn)
 
 
+class TopicPolicy(CloudFormationModel):
+    """AWS::SNS::TopicPolicy on topics given by their ARNs. moto does not enforce it."""
+
+    def __init__(self, name: str):
+        self.physical_resource_id = name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::SNS::TopicPolicy"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
+    ):
+        properties = cloudformation_json["Properties"]
+        policy = json.dumps(properties["PolicyDocument"])
+        for topic in properties["Topics"]:
+            sns_backends[account_id][region_name].set_topic_attribute(topic, "policy", policy)
+        return cls(resource_name)
+
+
 class QueuePolicy(CloudFormationModel):
     """AWS::SQS::QueuePolicy on queues given by their URLs. moto does not enforce it."""
 

@@ -82,7 +82,9 @@ class Smtp(Mail):
             self._drop()
             raise
         return [
-            Failure(recipient, f"{code} {_text(answer)}", code >= 500 and code not in LOGIN_CODES)
+            Failure(
+                recipient, f"{code} {self._text(answer)}", code >= 500 and code not in LOGIN_CODES
+            )
             for recipient, (code, answer) in refused.items()
         ]
 
@@ -112,7 +114,7 @@ class Smtp(Mail):
         try:
             self._connection = self._connect()
         except OSError as error:
-            self._why = f"mail server {self.host}:{self.port}: {_reason(error)}"
+            self._why = f"mail server {self.host}:{self.port}: {self._reason(error)}"
             self._closed_until = time.monotonic() + self.wait
             self.wait = min(self.wait * 2, self.longest_wait)
             raise Temporary(self._why) from None
@@ -147,12 +149,13 @@ class Smtp(Mail):
             raise
         return connection
 
+    def _text(self, answer: bytes | str) -> str:
+        """A server's words. Secrets are hidden before they are cut, of which nobody would know
+        half."""
+        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+        return one_line(self.means.secrets.hide(text))
 
-def _text(answer: bytes | str) -> str:
-    return one_line(answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer)
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, smtplib.SMTPResponseException):
-        return f"{error.smtp_code} {_text(error.smtp_error)}"
-    return describe(error)
+    def _reason(self, error: OSError) -> str:
+        if isinstance(error, smtplib.SMTPResponseException):
+            return f"{error.smtp_code} {self._text(error.smtp_error)}"
+        return describe(error)

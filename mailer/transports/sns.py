@@ -1,16 +1,12 @@
 """SNS: the ARN of a topic in a policy's `to`. Its subscribers get the text of the mail.
 
-Only topics that a policy names: c7n_mailer also takes them from tags of the instance, by which
-whoever may tag an instance could lead findings into an account of their own.
+Only topics that a policy names and mailer.yml lists: c7n_mailer also takes them from tags of the
+instance, by which whoever may tag an instance could lead findings into an account of their own.
 
 Permission: sns:Publish, see topics.py.
 """
 
-from c7n_mailer.utils import get_message_subject, get_rendered_jinja
-
-from ..errors import one_line
 from ..message import Message
-from ..stock import SILENT, require_template, require_text
 from ..text import as_text
 from ..topics import ARN, Topics
 from ..transport import Means, Parcel, Transport
@@ -19,8 +15,8 @@ SUBJECT = 100  # characters; SNS refuses longer ones, and any that is not ASCII
 
 
 class Sns(Transport):
-    """Topics that a policy names. `cross_accounts` of mailer.yml has the roles for those of other
-    accounts."""
+    """Topics in `recipients` of mailer.yml, whose `cross_accounts` has the roles for those of
+    other accounts."""
 
     name = "sns"
 
@@ -34,15 +30,10 @@ class Sns(Transport):
     def parcels(self, message: Message, targets: list[str]) -> list[Parcel]:
         """One for each topic; Permanent when there is no such template."""
         data, template = message.data, message.template
-        require_template(self.means.config, template)
-        text = get_rendered_jinja(
-            targets[0], data, data["resources"], SILENT, "template", "default",
-            self.means.config["templates_folders"],
-        )  # fmt: skip
-        require_text(template, text)
+        text = self.means.templates.render(template, data, data["resources"], targets[0])
         if template.endswith("html"):
             text = as_text(text)
-        subject = one_line(get_message_subject(data), SUBJECT).encode("ascii", "replace").decode()
+        subject = message.subject[:SUBJECT].encode("ascii", "replace").decode()
         return [Parcel.to_one(topic, self._publish, topic, text, subject) for topic in targets]
 
     def _publish(self, topic: str, text: str, subject: str) -> None:

@@ -147,6 +147,7 @@ class PostOffice:
         headline=None,
         tags=None,
         updated="08:55",
+        incident=None,
         **action,
     ):
         """What `notify` sends, for one instance. action: keys of the action."""
@@ -157,12 +158,14 @@ class PostOffice:
             "updatedAt": f"2026-11-23T{updated}:00.000Z",
             "resource": {"instanceDetails": {"instanceId": "i-0abc1234def567890"}},
         }
-        headline = headline or f"GuardDuty Finding | ID: {finding}"
+        notice = {"headline": headline or f"GuardDuty Finding | ID: {finding}"}
+        if incident:
+            notice["incident"] = incident
         return {
             "account": "an-account",
             "account_id": ACCOUNT,
             "region": REGION,
-            "event": {"detail": detail, "c7n:notice": {"headline": headline}},
+            "event": {"detail": detail, "c7n:notice": notice},
             "policy": {"name": "a-policy", "resource": "ec2"},
             "resources": [
                 {

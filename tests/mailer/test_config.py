@@ -30,10 +30,10 @@ def test_the_examples_in_the_shipped_file_are_good():
     text = (ROOT / "mailer" / "mailer.yml").read_text()
     begin = text.index("# smtp_username")
     examples = [line.removeprefix("# ") for line in text[begin:].splitlines()]
-    keys = ("smtp_", "slack_", "splunk_", "response_", "  -", "    auth")
+    keys = ("smtp_", "slack_", "splunk_", "response_", "recipients", "  -", "    auth")
     shown = yaml.safe_load("\n".join(line for line in examples if line.startswith(keys)))
     assert set(shown) == {"smtp_username", "smtp_password", "slack_token", "splunk_hec_url",
-                          "splunk_hec_token", "response_records"}  # fmt: skip
+                          "splunk_hec_token", "recipients", "response_records"}  # fmt: skip
     assert check(GOOD | {"smtp_server": "x"} | shown) == []
 
 
@@ -53,6 +53,10 @@ def test_the_examples_in_the_shipped_file_are_good():
         ({"account_emails": {"default": ["admin@localhost"]}}, "account_emails.default: 'admin@l"),
         ({"account_emails": {"default": ["a@b.example"], 111122223333: ["a@b.example"]}},
          "account_emails.111122223333: must be \"default\" or an account id of 12 digits, in quo"),
+        ({"recipients": "@example.com"}, "recipients: must be a list"),
+        ({"recipients": ["a@b.example", "example.com"]}, "recipients.1: must be an address, a dom"),
+        ({"recipients": ["*@example.com"]}, "recipients.0: must be an address"),
+        ({"recipients": [5]}, "recipients.0: must be an address"),
         ({"smtp_username": "x"}, "smtp_password: missing beside smtp_username"),
         ({"smtp_password": CIPHERTEXT}, "smtp_username: missing beside smtp_password"),
         ({"smtp_username": "x", "smtp_password": "pa55word"}, "smtp_password: must be env:NAME"),

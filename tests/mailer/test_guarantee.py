@@ -1,6 +1,7 @@
 """Deliver, then acknowledge: nothing is lost, nobody gets it twice, whatever the server does."""
 
 import collections
+import itertools
 import os
 import random
 import signal
@@ -132,6 +133,32 @@ def test_kill_between_delivery_and_acknowledgement_repeats_that_one_message(post
     assert sorted(same.values()) == [1, 1, 1, 2], "mail programs cannot fold the repetition"
 
 
+def test_kill_in_the_middle_of_a_pass_repeats_one_message(post, sink):
+    """Each message has two recipients, of whom the second is refused for now, so that every one of
+    them is to be tried again; the process dies while the fifth is being sent."""
+    for number in range(6):
+        post.send(finding=f"f-{number}", to=TO)
+    mails = itertools.count(1)
+
+    def fail(what):
+        if what == "DATA" and next(mails) == 5:
+            mailer.kill()
+        return "450 mailbox busy" if what == TO[1] else None
+
+    sink.fail = fail
+    mailer = post.command(sink, "--once")
+    mailer.communicate()
+    assert mailer.returncode == -signal.SIGKILL
+    sink.fail = lambda what: None
+
+    post.time_out()
+    post.loop(sink).once()
+    times = collections.Counter(post.arrived(sink))
+    assert set(times) == {(f"f-{n}", who) for n in range(6) for who in TO}
+    assert sum(times.values()) - len(times) <= 1, "more than one message came twice"
+    assert (post.count(), post.dead) == ((0, 0), 0)
+
+
 def test_sigterm_finishes_what_is_in_hand_and_releases_the_rest(post, sink):
     for number in range(3):
         post.send(finding=f"f-{number}")
@@ -261,7 +288,14 @@ def test_a_duplicate_is_mailed_once(post, sink):
 
 
 @pytest.mark.parametrize(
-    "other", [{"finding": "f-2"}, {"headline": "It was NOT isolated."}, {"updated": "09:10"}]
+    "other",
+    [
+        {"finding": "f-2"},
+        {"headline": "It was NOT isolated."},
+        {"updated": "09:10"},
+        # isolated, released, isolated again because of the same finding
+        {"incident": {"finding": "f-1", "since": "2026-11-23T09:02:14+00:00"}},
+    ],
 )
 def test_another_finding_or_another_state_is_no_duplicate(post, sink, other):
     post.send()

@@ -21,11 +21,8 @@ def test_a_mail_of_the_pack_has_two_parts_and_both_begin_with_the_headline(post,
     message = post.message(template="finding.html", headline=headline)
     message["event"] |= FINDING
     post.send(post.pack(message))
-    loop = post.loop(sink)
-    loop.courier.transports[0].means.config["templates_folders"] = [
-        str(ROOT / "mailer" / "templates")
-    ]
-    loop.once()
+    post.templates = ROOT / "mailer" / "templates"
+    post.loop(sink).once()
     mail = only(sink)
     assert mail.message.get_content_type() == "multipart/alternative"
     assert [p.get_content_type() for p in mail.message.iter_parts()] == ["text/plain", "text/html"]
@@ -79,6 +76,61 @@ def test_a_hostile_owner_tag_adds_no_recipient_and_no_header(post, sink, tag):
     assert mail.recipients == ["security@example.com"]
     assert mail.message["Bcc"] is None
     assert b"victim" not in mail.content
+
+
+@pytest.mark.parametrize(
+    ("recipients", "owner", "reached"),
+    [
+        # without the key: those with the sender's domain
+        (None, "owner@example.com", True),
+        (None, "Owner@EXAMPLE.com", True),
+        (None, "owner@team.example.com", False),
+        (None, "owner@partner.example", False),
+        (["@partner.example"], "owner@partner.example", True),
+        (["owner@partner.example"], "owner@partner.example", True),
+        (["owner@partner.example"], "other@partner.example", False),
+        (["@partner.example"], "owner@example.com", False),
+        ([], "owner@example.com", False),
+        # whoever stands in account_emails is known
+        ([], "security@example.com", True),
+    ],
+)
+def test_an_owner_is_somebody_whom_mailer_yml_knows(post, sink, caplog, recipients, owner, reached):
+    post.send(to=["resource-owner"], tags={"OwnerEmail": owner})
+    loop = post.loop(sink, recipients=recipients)
+    loop.once()
+    if reached:
+        assert (only(sink).recipients, post.dead) == ([owner], 0)
+        return
+    assert (sink.mails, post.dead) == ([], 1)
+    assert "no valid recipient among resource-owner" in "".join(loop.kept.values())
+    assert f"mailer.yml does not know {owner}, who gets nothing" in caplog.text
+
+
+@pytest.mark.parametrize("tag", ["x\r\nBcc: victim", "x@evil.example,", "=?utf-8?q?=0ABcc=3Ax?="])
+def test_no_address_is_made_of_a_hostile_name(post, sink, tag):
+    """With `org_domain` c7n_mailer appends that to what is no address."""
+    post.send(to=["resource-owner", "account-emails"], tags={"OwnerEmail": tag})
+    post.loop(sink, org_domain="example.com").once()
+    assert only(sink).recipients == ["security@example.com"]
+
+
+def test_who_is_not_known_costs_the_others_nothing(post, sink, caplog):
+    post.send(to=["resource-owner", "account-emails"], tags={"OwnerEmail": "v@evil.example"})
+    loop = post.loop(sink)
+    loop.once()
+    assert (only(sink).recipients, loop.kept) == (["security@example.com"], {})
+    assert "mailer.yml does not know v@evil.example" in caplog.text
+
+
+def test_an_encoded_word_in_a_headline_stays_text(post, sink):
+    """Who reads a mail decodes `=?...?=`, here to a line feed and a header."""
+    post.send(headline="GuardDuty | =?utf-8?q?=0ABcc=3A_victim=40evil.example?= Ünusual")
+    post.loop(sink).once()
+    mail = only(sink)
+    words = mail.subject.split()
+    assert words == ["GuardDuty", "|", "=", "?utf-8?q?=0ABcc=3A_victim=40evil.example?=", "Ünusual"]
+    assert mail.message["Bcc"] is None
 
 
 def test_owner_account_and_default(post, sink):

@@ -1,9 +1,12 @@
 """TLS and login, and that the password is nowhere in what the mailer says."""
 
+import base64
 import datetime
 import ipaddress
+import itertools
 import json
 import logging
+import re
 
 import pytest
 from cryptography import x509
@@ -117,6 +120,36 @@ def test_a_refused_login_keeps_the_mail_and_the_secret(post, monkeypatch, caplog
         assert post.count() == (1, 0)
 
 
+@pytest.mark.parametrize("user", [USER, USER + "x", USER + "xy"])
+@pytest.mark.parametrize("before", ["", "x" * 230])
+def test_what_auth_plain_sent_is_not_in_the_log(post, user, before):
+    """A server that says the whole line back, and a line that is cut in the middle of it."""
+    plain = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
+    with MailSink(login=(user, "another")) as sink:
+        answer = f"535 AUTH {before} PLAIN {plain} is wrong"
+        sink.fail = lambda what: answer if what == "AUTH" else None
+        post.send()
+        login = LOGIN | {"smtp_username": user}
+        mailer = post.command(sink, "--once", "--tries", "1", **login,
+                              variables={"MAIL_PASSWORD": PASSWORD})  # fmt: skip
+        output = mailer.communicate()[0]
+    assert "535 AUTH" in output and "(hidden)" in output
+    runs = re.findall(r"[A-Za-z0-9+/]{4,}", output)
+    decoded = b" ".join(base64.b64decode(run[: len(run) // 4 * 4]) for run in runs)
+    assert not [part for part in range(len(PASSWORD) - 3)
+                if PASSWORD[part : part + 4].encode() in decoded]  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", ["pa5", "pa55", "pa55w0rd", "pässwörd 日本", PASSWORD])
+def test_a_secret_inside_something_in_base64(post, sink, monkeypatch, secret):
+    post.loop(sink)
+    monkeypatch.setenv("MAIL_PASSWORD", secret)
+    post.secrets.reveal("smtp_password", "env:MAIL_PASSWORD")
+    for before, after in itertools.product(range(6), range(3)):
+        text = base64.b64encode(b"\0" * before + secret.encode() + b"\0" * after).decode()
+        assert post.secrets.hide(f"so: {text}.") == "so: (hidden)."
+
+
 def test_a_bug_does_not_print_the_password(post, sink, password):
     """What goes through the mailer's log is cleaned, tracebacks too."""
     post.loop(sink, **LOGIN)
@@ -150,8 +183,6 @@ def test_a_password_of_kms(post, cloud):
     kms = cloud.client("kms", ACCOUNT, REGION)
     key = kms.create_key()["KeyMetadata"]["KeyId"]
     blob = kms.encrypt(KeyId=key, Plaintext=PASSWORD.encode())["CiphertextBlob"]
-    import base64
-
     reference = "kms:" + base64.b64encode(blob).decode()
     with MailSink(login=(USER, PASSWORD)) as sink:
         post.send()

@@ -139,12 +139,12 @@ def test_a_new_transport_is_its_class_in_the_list(post, sink, monkeypatch):
     monkeypatch.setattr(transports, "TRANSPORTS", (*transports.TRANSPORTS, Pigeon))
     monkeypatch.setenv("RING", "r1ng")
     post.send(to=["pigeon://loft", "security@example.com"])
-    loop = post.loop(sink, pigeon_ring="env:RING")
+    loop = post.loop(sink, pigeon_ring="env:RING", recipients=["pigeon://loft"])
     loop.once(passes=1)
     (told,) = loop.kept.values()
     assert "pigeon://loft: too tired" in told and "security@example.com" not in told
     monkeypatch.setattr(Pigeon, "tired", False)
-    loop = post.loop(sink, pigeon_ring="env:RING")  # another process
+    loop = post.loop(sink, pigeon_ring="env:RING", recipients=["pigeon://loft"])  # another process
     loop.once()
     loop.courier.close()
     assert Pigeon.home == [("pigeon://loft", "f-1")] and Pigeon.closed == 1

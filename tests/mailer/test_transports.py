@@ -9,12 +9,15 @@ import jsonschema
 import pytest
 
 from mailer.message import Message
+from mailer.render import Templates
 from mailer.transports.record import document
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "response-record.schema.json").read_text())
 TOKEN = "t0ken-of-the-service"
+KNOWN = ["slack://#security", "slack://webhook/#security", "slack://#x",
+         "splunkhec://security", "splunkhec://x"]  # fmt: skip
 
 
 @pytest.fixture
@@ -52,14 +55,15 @@ def slack(web, monkeypatch):
     monkeypatch.setattr("mailer.transports.slack.API", web.url + "/chat.postMessage")
     monkeypatch.setenv("SLACK", TOKEN)
     web.answer = (200, '{"ok": true}')
-    return {"slack_token": "env:SLACK"}
+    return {"slack_token": "env:SLACK", "recipients": KNOWN}
 
 
 @pytest.fixture
 def splunk(web, monkeypatch):
     monkeypatch.setenv("SPLUNK", TOKEN)
     web.answer = (200, '{"text": "Success", "code": 0}')
-    return {"splunk_hec_url": web.url + "/services/collector", "splunk_hec_token": "env:SPLUNK"}
+    url = web.url + "/services/collector"
+    return {"splunk_hec_url": url, "splunk_hec_token": "env:SPLUNK", "recipients": KNOWN}
 
 
 def kept(loop):
@@ -100,7 +104,7 @@ def test_a_slack_webhook_whose_address_is_a_secret(post, sink, web, monkeypatch)
     web.answers = [(500, "no")]
     web.answer = (200, "ok")
     post.send(to=["slack://webhook/#security"])
-    loop = post.loop(sink, slack_webhook="env:HOOK")
+    loop = post.loop(sink, slack_webhook="env:HOOK", recipients=KNOWN)
     loop.once(passes=1)
     assert "HTTP 500" in kept(loop) and "secret-path" not in kept(loop)
     loop.once()
@@ -108,15 +112,37 @@ def test_a_slack_webhook_whose_address_is_a_secret(post, sink, web, monkeypatch)
     assert (kept(loop), post.count()) == ("", (0, 0))
 
 
-def test_the_slack_template_of_the_pack(post, sink, web, slack):
-    from c7n_mailer.utils import get_rendered_jinja
+@pytest.mark.parametrize(
+    ("channel", "reached"),
+    [("#security", True), ("security", True), ("#general", False), ("v@evil.example", False)],
+)
+def test_a_channel_that_a_tag_names_is_one_that_we_list(post, sink, web, slack, channel, reached):
+    target = "slack://tag/Channel"
+    post.send(to=[target], tags={"Channel": channel})
+    loop = post.loop(sink, **slack | {"recipients": [*KNOWN, target]})
+    loop.once()
+    assert (len(web.got), post.dead) == ((1, 0) if reached else (0, 1))
+    assert reached or f"no channel, person or webhook among {target}" in kept(loop)
 
+
+@pytest.mark.parametrize(
+    "target",
+    ["slack://#general", "slack://webhook/#general", "splunkhec://main",
+     "https://hooks.slack.com/services/T0/B0/secret-path"],
+)  # fmt: skip
+def test_a_target_that_mailer_yml_does_not_list(post, sink, web, slack, splunk, target):
+    post.send(to=[target, "security@example.com"])
+    loop = post.loop(sink, **slack | splunk)
+    loop.once()
+    assert "neither account_emails nor `recipients` of mailer.yml has it" in kept(loop)
+    assert "secret-path" not in kept(loop)
+    assert (web.got, len(sink.mails), post.dead) == ([], 1, 1)
+
+
+def test_the_slack_template_of_the_pack(post, sink, web, slack):
     data = post.message(headline='a "quoted" <https://evil.example|headline> & more')
-    data["action"]["slack_template"] = "slack"
-    folders = [str(ROOT / "mailer" / "templates")]
-    text = get_rendered_jinja(
-        "security", data, data["resources"], None, "slack_template", "slack", folders
-    )
+    templates = Templates(ROOT / "mailer" / "templates")
+    text = templates.render("slack", data, data["resources"], "security")
     made = json.loads(text)
     assert made["channel"] == "security"
     assert made["text"] == ('a "quoted" &lt;https[:]//evil.example|headline&gt; &amp; more')
@@ -170,7 +196,7 @@ def topic(cloud):
 
 def test_a_topic_in_a_policy_gets_the_text_of_the_mail(post, sink, topic):
     post.send(to=[topic.arn], headline="Ünusual " + "x" * 200)
-    post.loop(sink).once()
+    post.loop(sink, recipients=[topic.arn]).once()
     (got,) = topic()
     assert got["Message"].startswith("Ünusual xxx")
     assert got["Subject"].startswith("?nusual xxx") and len(got["Subject"]) == 100
@@ -179,7 +205,7 @@ def test_a_topic_in_a_policy_gets_the_text_of_the_mail(post, sink, topic):
 
 def test_a_topic_that_is_gone_is_no_reason_to_try_for_ever(post, sink, topic):
     post.send(to=[topic.arn + "-gone"])
-    loop = post.loop(sink)
+    loop = post.loop(sink, recipients=[topic.arn + "-gone"])
     loop.once()
     assert "NotFound" in kept(loop) and post.dead == 1
 
@@ -258,7 +284,7 @@ def test_one_transport_that_fails_does_not_stop_the_others_and_all_is_made_up_fo
 )
 def test_a_target_without_its_configuration_is_named(post, sink, to, missing):
     post.send(to=[to, "security@example.com"])
-    loop = post.loop(sink)
+    loop = post.loop(sink, recipients=KNOWN)
     loop.once()
     assert missing in kept(loop)
     assert len(sink.mails) == 1 and post.dead == 1

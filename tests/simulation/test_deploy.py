@@ -20,7 +20,7 @@ policies:
       - type: notify
         to: [somebody@example.com]
         subject: a subject
-        template: default.html
+        template: finding.html
         transport: {type: sns, topic: guardduty-response}
 """
 
@@ -59,12 +59,14 @@ def test_a_stack_that_fails_raises(cloud):
         deploy.stack(cloud, "account.yml", ACCOUNT, REGION)
 
 
-def test_stacks_have_the_subscription_and_the_policy_of_the_queue(cloud):
+def test_stacks_have_the_subscription_and_the_policies_of_topic_and_queue(cloud):
     mail = deploy.mailer_stack(cloud, MAIL_ACCOUNT, REGION)
     deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"])
     sns = cloud.client("sns", ACCOUNT, REGION)
     (subscription,) = sns.list_subscriptions()["Subscriptions"]
     assert subscription["Endpoint"] == mail["MailQueueArn"]
+    topic = sns.get_topic_attributes(TopicArn=subscription["TopicArn"])["Attributes"]
+    assert "OnlyThePackPublishes" in topic["Policy"], "moto alone leaves SNS's default policy"
     sqs = cloud.client("sqs", MAIL_ACCOUNT, REGION)
     attributes = sqs.get_queue_attributes(QueueUrl=mail["MailQueueUrl"], AttributeNames=["Policy"])
     assert "sns.amazonaws.com" in attributes["Attributes"]["Policy"]

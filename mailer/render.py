@@ -1,0 +1,71 @@
+"""The templates, rendered in Jinja's sandbox.
+
+A message names a template of the folder and fills it. It never is one: no text of a message is
+ever rendered, subjects neither. The sandbox is the second wall: should a template evaluate what a
+message chose, it gets no further than the message itself.
+https://jinja.palletsprojects.com/en/stable/sandbox/
+"""
+
+import functools
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from c7n_mailer.utils import get_jinja_env
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from .errors import Permanent, describe
+
+HANDED_ON = ("account", "account_id", "partition", "region", "event", "action", "policy")
+
+
+@functools.cache  # with it what is compiled, which takes longer than all else about a mail
+def sandbox(folder: Path) -> ImmutableSandboxedEnvironment:
+    """c7n_mailer's environment for the templates of a folder, but a sandbox."""
+    stock = get_jinja_env([str(folder)])
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, autoescape=False, loader=stock.loader)
+    # The sandbox's own go first: its `range` is the one with a limit.
+    made.filters = stock.filters | made.filters
+    made.globals = stock.globals | made.globals
+    return made
+
+
+class Templates:
+    """The files NAME.j2 of one folder; those that begin with `_` are parts of others.
+
+    They have c7n_mailer's filters and functions, and the variables that c7n_mailer hands on.
+    """
+
+    def __init__(self, folder: Path):
+        self._environment = sandbox(folder)
+
+    @property
+    def names(self) -> list[str]:
+        """What a message may name."""
+        files = self._environment.list_templates(extensions=["j2"])
+        return [file.removesuffix(".j2") for file in files if file[0] != "_" and "/" not in file]
+
+    def render(self, name: object, data: dict, resources: list, recipient: object) -> str:
+        """A template, filled with what `notify` sent. resources: those that concern the recipient.
+        Permanent when there is no such template, or when it renders to nothing, which is no message
+        to anybody; and whatever Jinja raises."""
+        if name not in self.names:
+            raise Permanent(f"there is no template {name!r}")
+        text = self._environment.get_template(f"{name}.j2").render(
+            {key: data.get(key, "") for key in HANDED_ON},
+            recipient=recipient,
+            resources=resources,
+            execution_start=_started(data),
+        )
+        if not text.strip():
+            raise Permanent(f"the template {name!r} renders to nothing")
+        return text
+
+
+def _started(data: dict) -> str:
+    """When the policy was run, as c7n_mailer writes it."""
+    try:
+        started = datetime.fromtimestamp(data.get("execution_start") or time.time(), UTC)
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # an OSError is tried again
+        raise Permanent(f"execution_start: {describe(error)}") from None
+    return started.replace(tzinfo=None).isoformat()

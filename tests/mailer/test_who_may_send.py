@@ -1,0 +1,87 @@
+"""Who may publish to the topic and send to the queue: the policies of infra/, as IAM reads them.
+
+moto does not enforce them; `decision` reads the little of IAM's language that they are written in.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+import json
+from fnmatch import fnmatchcase
+
+import pytest
+
+from simulation import deploy
+
+REGION = "us-west-2"
+SSO = "sso.amazonaws.com/eu-west-1/AWSReservedSSO_Responder_0123456789abcdef"
+RELEASER = "arn:aws:iam::{0}:role/release"
+RESPONDERS = "arn:aws:iam::{0}:role/aws-reserved/sso.amazonaws.com/*AWSReservedSSO_Responder_*"
+
+
+def like(pattern, arn):
+    """ArnLike: the six parts of an ARN, each by itself. A key that is not there is like nothing."""
+    parts = (pattern.split(":", 5), (arn or "").split(":", 5))
+    return len(parts[1]) == 6 and all(fnmatchcase(b, a) for a, b in zip(*parts, strict=True))
+
+
+def applies(statement, request):
+    for operator, keys in statement["Condition"].items():
+        for key, patterns in keys.items():
+            patterns = [patterns] if isinstance(patterns, str) else patterns
+            found = any(like(pattern, request.get(key)) for pattern in patterns)
+            if found != {"ArnLike": True, "ArnNotLike": False}[operator]:
+                return False
+    return True
+
+
+def decision(policy, principal=None, source=None):
+    """Of this policy alone: an identity of the account comes with an allow of its own."""
+    request = {"aws:PrincipalArn": principal, "aws:SourceArn": source}
+    effects = {s["Effect"] for s in policy["Statement"] if applies(s, request)}
+    return "deny" if "Deny" in effects else "allow" if "Allow" in effects else "by its own policy"
+
+
+@pytest.fixture(scope="module", params=["111122223333", "444455556666"], ids=["alone", "people"])
+def infra(request, cloud):
+    """The policies of topic and queue in an account; in the second people are named."""
+    account = request.param
+    people = "" if account == "111122223333" else f"{RELEASER},{RESPONDERS}".format(account)
+    mailer = deploy.stack(cloud, "mailer.yml", account, REGION, SenderArns=people)
+    parameters = {"MailQueueArn": mailer["MailQueueArn"], "PublisherArns": people}
+    topic = deploy.stack(cloud, "account.yml", account, REGION, **parameters)["TopicArn"]
+    sns, sqs = cloud.client("sns", account, REGION), cloud.client("sqs", account, REGION)
+    of_topic = sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
+    of_queue = sqs.get_queue_attributes(QueueUrl=mailer["MailQueueUrl"], AttributeNames=["Policy"])
+    return account, json.loads(of_topic), json.loads(of_queue["Attributes"]["Policy"])
+
+
+def assert_decisions(policy, account, pack, person):
+    """pack: the name of the role that may. person: what becomes of a responder."""
+    role = f"arn:aws:iam::{account}:role"
+    assert decision(policy, f"{role}/{pack}") == "by its own policy"
+    for arn in (f"{role}/release", f"{role}/aws-reserved/{SSO}"):
+        assert decision(policy, arn) == person
+    for stranger in (
+        f"{role}/application", f"{role}/{pack}-x", f"{role}/x/{pack}",
+        f"arn:aws:iam::{account}:user/mallory", f"arn:aws:iam::{account}:root",
+        f"arn:aws:iam::999999999999:role/{pack}",
+    ):  # fmt: skip
+        assert decision(policy, stranger) == "deny", stranger
+
+
+def test_the_topic_takes_messages_of_the_pack_only(infra):
+    account, policy, _ = infra
+    person = "deny" if account == "111122223333" else "by its own policy"
+    assert_decisions(policy, account, "guardduty-response", person)
+    assert decision(policy, source=f"arn:aws:cloudwatch:{REGION}:{account}:alarm:x") == "deny"
+
+
+def test_the_queue_takes_messages_of_the_topic_and_of_the_mailer_only(infra):
+    account, _, policy = infra
+    person = "deny" if account == "111122223333" else "by its own policy"
+    assert_decisions(policy, account, "guardduty-response-mailer", person)
+    assert decision(policy, f"arn:aws:iam::{account}:role/guardduty-response") == "deny"
+    topic = f"arn:aws:sns:eu-west-1:{account}:guardduty-response"
+    assert decision(policy, source=topic) == "allow"
+    for source in (topic + "-x", topic.replace(account, "999999999999"),
+                   f"arn:aws:events:{REGION}:{account}:rule/guardduty-response"):  # fmt: skip
+        assert decision(policy, source=source) == "deny"
