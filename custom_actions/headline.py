@@ -1,7 +1,6 @@
 """The first line of each mail, which is its subject too, as plain text on one line.
 
-It is made here and not in the mailer's templates, because the mailer renders a subject without
-the resources and without the templates. Policies hand it on in `event["c7n:notice"]`, from where
+It is made here and not in the mailer's templates, because no mailer makes a subject by them. Policies hand it on in `event["c7n:notice"]`, from where
 subject and template take it.
 """
 
@@ -13,7 +12,8 @@ from custom_actions.registry import register
 
 NOTICE = "c7n:notice"
 
-# A constant: text of a finding inside it would be run as a template by the mailer.
+# For Custodian's stock mailer, which renders a subject: a constant, since text of a finding inside
+# it would be run as a template. This pack's mailer takes the headline as it stands.
 SUBJECT = '{{ event["c7n:notice"].headline }}'
 
 # The type of the scenario, and how its mail goes on after "that". The sentence of an outbound

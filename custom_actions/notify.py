@@ -84,8 +84,8 @@ class NotifyOnce(ResponseAction, Notify):
                   topic: guardduty-response
               - fail-unless-complete
 
-    Arguments: those of `notify` but `subject`: the subject is the headline, which is also in
-    `event["c7n:notice"]` for the template, with `isolated` and `observe_only`.
+    Arguments: those of `notify` but `subject`, `from` and `cc`: the subject is the headline, which
+    is also in `event["c7n:notice"]` for the template, with `isolated` and `observe_only`.
 
     Limits: where nothing may be written to the instance (exempt, terminated, dry run) each
     delivery of the finding is mailed. A function that dies between SNS's acceptance and the tag
@@ -166,7 +166,7 @@ class NotifyOnce(ResponseAction, Notify):
     def remember(self, resource, event, current):
         """Keep the digest of what SNS has just accepted, as the newest of those that are kept.
 
-        Not on an instance that a person has released meanwhile: the mark would outlive the incident.
+        Not on an instance that was released meanwhile: the mark would outlive the incident.
         """
         tags = self.tags_now(resource)
         if INCIDENT in resource and STATE not in tags:
@@ -343,7 +343,7 @@ class NotifyRelease(NotifyOnce):
                   topic: guardduty-response
               - fail-unless-complete
 
-    Arguments: those of `notify` but `subject`. The notice names who ran it, as far as AWS knows
+    Arguments: those of `notify-once`. The notice names who ran it, as far as AWS knows
     (sts:GetCallerIdentity: the role and its session, or the user). Each run that put something
     back, or failed to, is mailed.
 

@@ -733,18 +733,23 @@ class UnblockRemoteAddress(OfInstance, Revert):
 
     def tell(self, run):
         removed = [change.name for change in run.holding if change.item]
-        sentences = [
+        told = (
             f"Removed, as read back from EC2: {', '.join(removed)}."
             if removed
             else "No rule was removed."
-        ]
-        for network, hold in run.memory["held"].items():
-            for acl_id in hold.acl_ids:
-                if others := (run.memory["needed"] or {}).get((acl_id, network)):
-                    sentences.append(
-                        f"{network} stays denied on {acl_id} for {', '.join(sorted(others))}."
-                    )
-        return " ".join(sentences)
+        )
+        return " ".join(filter(None, [told, self.stays(run)]))
+
+    def stays(self, run):
+        return " ".join(
+            f"{network} stays denied on {acl_id} for {', '.join(sorted(others))}."
+            for network, hold in run.memory["held"].items()
+            for acl_id in hold.acl_ids
+            if (others := (run.memory["needed"] or {}).get((acl_id, network)))
+        )
+
+    def more(self, run):
+        return {"stays": self.stays(run) or None}
 
 
 def owner_elsewhere(step, acl):
