@@ -1,7 +1,7 @@
 """The first line of each mail, which is its subject too, as plain text on one line.
 
-It is made here and not in the mailer's templates, because no mailer makes a subject by them. Policies hand it on in `event["c7n:notice"]`, from where
-subject and template take it.
+It is made here and not in a template, because no mailer makes a subject by one. Policies hand it on
+in `event["c7n:notice"]`, from where subject and template take it.
 """
 
 from c7n.actions import EventAction
