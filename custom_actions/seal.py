@@ -128,20 +128,22 @@ def read(group, instance_id):
 
 
 def find(client, instance_id, group_ids=None):
-    """The forensic groups that carry a seal of the instance: {group id: seal}.
+    """The groups that carry a seal of the instance: {group id: seal}.
 
-    group_ids: those among these groups that are forensic, with or without a seal.
+    group_ids: of these groups those that are forensic, with or without a seal.
     IAM: ec2:DescribeSecurityGroups.
     """
     wanted = {"Name": "tag-key", "Values": [SEAL + instance_id]}
     if group_ids is not None:
         wanted = {"Name": "group-id", "Values": sorted(group_ids)}
-    pages = client.get_paginator("describe_security_groups").paginate(
-        Filters=[wanted, {"Name": f"tag:{record.GROUP}", "Values": ["true"]}]
-    )
+    pages = client.get_paginator("describe_security_groups").paginate(Filters=[wanted])
     groups = [group for page in pages for group in page["SecurityGroups"]]
-    found = {group["GroupId"]: read(group, instance_id) for group in groups}
-    return {g: seal for g, seal in found.items() if seal or g in (group_ids or ())}
+    return {g["GroupId"]: read(g, instance_id) for g in groups if is_forensic(g, instance_id)}
+
+
+def is_forensic(group, instance_id):
+    """Whether a group has the mark of the pack's own, or a seal of the instance."""
+    return tags_of(group).get(record.GROUP) == "true" or bool(read(group, instance_id))
 
 
 def write(client, group_id, instance_id, seal):

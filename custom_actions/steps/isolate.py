@@ -410,7 +410,8 @@ class IsolateInstance(OfInterfaces, Step):
         if run.view.live:
             self.forget_what_is_foreign(run)
             self.seal_groups(run)
-        tags = {} if run.memory["begins"] else run.tags
+        # Not what was there before the incident; but another response may be a moment ahead.
+        tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
         incident = dict(record.begin_incident(run.resource, tags, run.event))
         if self.is_verified(run):
             run.resource[record.INCIDENT][record.GROUPS] = sorted(
@@ -448,13 +449,16 @@ class IsolateInstance(OfInterfaces, Step):
             foreign |= stale
             if stale:
                 run.attempt("tags of an earlier record", self.untag_values, interface, stale)
-        if run.memory["begins"]:
-            stale = {k: v for k, v in tags_of(run.resource).items() if record.is_of_the_pack(k)}
-            stale = {k: v for k, v in stale.items() if run.tags.get(k) == v}
+        if stale := {k: v for k, v in self.stale_tags(run).items() if run.tags.get(k) == v}:
             foreign |= stale
-            if stale:
-                run.attempt("tags of an earlier record", self.untag_values, run.resource, stale)
-                run.tags = {k: v for k, v in run.tags.items() if k not in stale}
+            run.attempt("tags of an earlier record", self.untag_values, run.resource, stale)
+            run.tags = {k: v for k, v in run.tags.items() if k not in stale}
+
+    def stale_tags(self, run):
+        """The tags of a record that the instance had before this response began the incident."""
+        if not run.memory["begins"]:
+            return {}
+        return {k: v for k, v in tags_of(run.resource).items() if record.is_of_the_pack(k)}
 
     def begins_or_wrote(self, run, key):
         """Whether a tag is about an interface whose record this run wrote, or nobody's."""
@@ -476,31 +480,32 @@ class IsolateInstance(OfInterfaces, Step):
         groups, instance_id = run.memory["groups"], self.resource_id(run)
         missing = set(run.memory["unrecorded"])
         words = seal.words_of({k: v for k, v in self.on_record(run).items() if k not in missing})
+        vpc_ids = {i["VpcId"] for i in run.view.interfaces} & set(groups.ids)
+        digest, reopened = seal.digest(words), self.is_over_a_release(run)
+        shown = run.memory["seals"]
+        if (
+            all(v in shown and shown[v].get(seal.GROUPS) == digest for v in vpc_ids)
+            and not reopened
+        ):
+            return
+        told = "the record could not be sealed, a release will ask"
+        # read again: another response may have sealed meanwhile what it has recorded
+        carriers = {groups.ids[vpc_id] for vpc_id in vpc_ids}
+        present = run.read(told, seal.find, self.client(), instance_id, carriers, default={})
+        known = {part: text for found in present.values() for part, text in found.items()}
         mine = seal.words_of({k: run.memory["records"][k] for k in run.memory["written"]})
-        for vpc_id in {i["VpcId"] for i in run.view.interfaces} & set(groups.ids):
-            present = run.memory["seals"].get(vpc_id) or next(
-                iter(run.memory["seals"].values()), {}
+        if seal.GROUPS in known and not seal.is_sealed(known, seal.GROUPS, words, mine):
+            run.errors["the record of the original groups"] = seal.Broken(
+                "it is not the one that was sealed: somebody changed tags "
+                f"{record.ORIGINAL_GROUPS}... of the interfaces. A release will ask"
             )
-            up_to_date = present.get(seal.GROUPS) == seal.digest(words)
-            if up_to_date and vpc_id in run.memory["seals"] and not self.is_over_a_release(run):
-                continue
-            if seal.GROUPS in present and not seal.is_sealed(present, seal.GROUPS, words, mine):
-                run.errors["the record of the original groups"] = seal.Broken(
-                    "it is not the one that was sealed: somebody changed tags "
-                    f"{record.ORIGINAL_GROUPS}... of the interfaces. A release will ask"
-                )
-                continue
-            sealed = present | {seal.GROUPS: seal.digest(words)}
-            if self.is_over_a_release(run):
-                sealed.pop(seal.RELEASING, None)
-            run.attempt(
-                f"the record could not be sealed on {groups.ids[vpc_id]}, a release will ask",
-                seal.write,
-                self.client(),
-                groups.ids[vpc_id],
-                instance_id,
-                sealed,
-            )
+            return
+        wanted = known | {seal.GROUPS: digest}
+        if reopened:
+            wanted.pop(seal.RELEASING, None)
+        for group_id in sorted(carriers):
+            if present.get(group_id) != wanted:
+                run.attempt(told, seal.write, self.client(), group_id, instance_id, wanted)
 
     def is_being_released(self, run):
         """Whether the seal says that a person is at it; the instance's own tag is not asked."""
@@ -667,7 +672,7 @@ class ReleaseInstance(OfInterfaces, Revert):
             raise PolicyExecutionError(
                 f"GROUPS names {', '.join(missing)}, which does not exist. Nothing was changed"
             )
-        forensic = {g for g, shown in groups.items() if tags_of(shown).get(record.GROUP) == "true"}
+        forensic = {g for g in groups if seal.is_forensic(groups[g], self.resource_id(run))}
         isolated = {
             i["NetworkInterfaceId"] for i in interfaces if forensic.intersection(group_ids(i))
         }

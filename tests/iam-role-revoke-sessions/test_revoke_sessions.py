@@ -389,6 +389,16 @@ def test_a_failure_that_the_retry_mends_is_told(identities):
     assert ["NOT revoked" in line for line in lines] == [True, False]
 
 
+def test_the_alias_of_the_account_is_decoration(identities):
+    role = identities.role()
+    identities.cloud.fail("ListAccountAliases", "AccessDenied", status=403, times=None)
+
+    identities.pack.deliver(identities.stolen(role))
+
+    assert identities.policies(role)
+    assert "NOT" not in headline(told(identities.pack))
+
+
 def test_a_message_that_sns_refused_is_sent_by_the_retry_once(identities):
     role = identities.role()
     identities.cloud.fail("sns:Publish", "AuthorizationError", status=403, when=by_function)
