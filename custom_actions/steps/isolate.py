@@ -13,11 +13,11 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
 from custom_actions import forensic_group, record, seal, transition_group
+from custom_actions.groups_record import GroupsRecord, by_hand, group_ids
 from custom_actions.instance import attached_interfaces, describe_instance
 from custom_actions.record import tags_of
 from custom_actions.registry import register
 from custom_actions.response import (
-    REFUSED,
     Change,
     NothingToDo,
     NotReadBack,
@@ -27,18 +27,9 @@ from custom_actions.response import (
 )
 
 
-def group_ids(interface):
-    return [group["GroupId"] for group in interface["Groups"]]
-
-
 def shown_groups(interface):
     """The groups of an interface as the mail shows them."""
     return [{"id": g["GroupId"], "name": g["GroupName"]} for g in interface["Groups"]]
-
-
-def by_hand(interface_id, groups):
-    """What a person says at the release for an interface whose groups are not on record."""
-    return f"GROUPS={interface_id}={','.join(groups)}"
 
 
 # EKS Auto Mode, ECS Managed Instances: EC2 lets nobody but the service change the instance.
@@ -196,12 +187,7 @@ class IsolateInstance(OfInterfaces, Step):
         else:
             view = self.look_first(run, run.resource)
         if view.live:
-            records = seal.groups_on_record(view.interfaces)
-            run.memory["on record"] = records
-            for interface in view.interfaces:
-                recorded = records.get(interface["NetworkInterfaceId"])
-                if recorded is not None:
-                    run.memory["records"].setdefault(interface["NetworkInterfaceId"], recorded)
+            run.memory["record"].read(view.interfaces)
         return view
 
     def look_first(self, run, instance):
@@ -225,21 +211,19 @@ class IsolateInstance(OfInterfaces, Step):
         groups.look({i["VpcId"] for i in view.interfaces})
         run.memory |= {
             "groups": groups,
-            "seals": groups.seals(self.resource_id(run)),
-            "records": {},  # interface id: the groups it had
-            "unrecorded": {},  # interface id: why they could not be recorded
-            "written": {},  # interface id: the tags with its record, as this run wrote them
-            "foreign": {},  # key: value of tags that were there and are not the pack's
             "names": {  # for the mail
                 g["GroupId"]: g["GroupName"] for i in view.interfaces for g in i["Groups"]
             },
         }
+        seals = groups.seals(self.resource_id(run))
         known = (
-            run.memory["seals"]
+            bool(seals)
             or any(self.is_touched(run, i) for i in view.interfaces)
             or self.is_another_try(run)
         )
-        run.memory["begins"] = not known
+        run.memory["record"] = GroupsRecord(
+            self.client(), self.resource_id(run), seals, begins=not known
+        )
         # What cuts connections is on record of an incident that is known, and of no other.
         not_cut = record.from_tags(run.tags, record.NOT_CUT) if known else ()
         run.memory["transition"] = transition_group.Transition(self.client(), not_cut or ())
@@ -311,72 +295,33 @@ class IsolateInstance(OfInterfaces, Step):
         if not change.holds:
             return {}
         flaws = {}
-        if cause := run.memory["unrecorded"].get(change.name):
+        groups = run.memory["record"]
+        if cause := groups.refused.get(change.name):
             flaws["not-recorded"] = cause
-        elif run.view.live and change.name not in run.memory["records"]:
+        elif run.view.live and change.name not in groups.of:
             flaws["not-recorded"] = "NoRecord: its original groups are not recorded"
         if cause := run.memory["transition"].not_cut.get(change.name):
             flaws["not-cut"] = f"connections open before were not cut: {describe(cause)}"
         return flaws
 
     def put_on_record(self, run):
-        """Write each interface's groups into its tags, before they are changed.
-
-        A record that is sealed is never touched: an interface that somebody opened goes back to
-        what it had at first. Where nothing is sealed, what an open interface has now is right.
-
-        One call for all interfaces; each then carries the records of its siblings as well, which
-        is harmless, and keeps the number of calls before the swap at four.
-        """
-        records = run.memory["records"]
-        new = {
-            change.name: change
+        """Record each interface's groups before they are changed."""
+        groups = run.memory["record"]
+        new = [
+            change.item
             for change in run.fresh
             if change.item is not None
-            and not (change.name in records and self.is_on_record(run, change.name))
+            and groups.is_missing(change.item)
             # Left there by a run that died: what it had before is on record, or nowhere.
             and not transition_group.holds_transition_group(change.item)
-        }
+        ]
         if not run.view.live and "the records" in run.unread:
             # What cannot be read must not be overwritten; isolated all the same.
-            for name, change in new.items():
-                self.log.error("not recorded: %s has %s", name, group_ids(change.item))
-            return
-        if not new:
-            return
-        for name, change in new.items():
-            mine = group_ids(change.item)
-            if records.get(name, mine) != mine:
-                run.memory["foreign"][f"{record.ORIGINAL_GROUPS}{name}"] = " ".join(records[name])
-            records[name] = mine
-        tags = {n: record.as_tags(record.ORIGINAL_GROUPS + n, records[n]) for n in new}
-        refused = {}
-        try:
-            self.tag_interfaces(list(new), [tag for own in tags.values() for tag in own])
-        except REFUSED as error:
-            refused = dict.fromkeys(new, error)
-        for name in list(refused) if len(new) > 1 else ():
-            # One interface that is gone, or full of tags, makes the whole call fail.
-            try:
-                self.tag_interfaces([name], tags[name])
-                del refused[name]
-            except REFUSED as error:
-                refused[name] = error
-        run.memory["written"] |= {name: tags[name] for name in new if name not in refused}
-        for name, error in refused.items():
-            # Isolated all the same; the mail and this line are then the only record.
-            self.log.error("not recorded: the original groups of %s are %s", name, records[name])
-            run.memory["unrecorded"][name] = (
-                f"its original groups could not be recorded: {describe(error)}. Say them at the "
-                f"release: {by_hand(name, records[name])}"
-            )
-
-    def is_on_record(self, run, interface_id):
-        """Whether the record of an interface is the pack's: it is sealed, or this run wrote it."""
-        return bool(run.memory["seals"]) or interface_id in run.memory["written"]
-
-    def tag_interfaces(self, interface_ids, tags):
-        self.client().create_tags(Resources=interface_ids, Tags=tags)
+            for interface in new:
+                name = interface["NetworkInterfaceId"]
+                self.log.error("not recorded: %s has %s", name, group_ids(interface))
+        elif new:
+            groups.write(new)
 
     def isolate(self, run, interface):
         try:
@@ -393,7 +338,7 @@ class IsolateInstance(OfInterfaces, Step):
             return
         transition = run.memory["transition"]
         transition.find([c.item for c in run.fresh if c.item is not None])
-        before = run.memory["records"].get(interface["NetworkInterfaceId"]) or ()
+        before = run.memory["record"].of.get(interface["NetworkInterfaceId"]) or ()
         transition.bring_through(interface, self.set_groups, forensic, before)
 
     def is_verified(self, run):
@@ -407,9 +352,15 @@ class IsolateInstance(OfInterfaces, Step):
     def conclude(self, run):
         """Seal the record and write the state, with the time and the finding that began it."""
         run.memory["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        groups = run.memory["record"]
+        reopened = groups.is_being_released and run.made
         if run.view.live:
-            self.forget_what_is_foreign(run)
-            self.seal_groups(run)
+            groups.remove_foreign(run, run.view.interfaces)
+            stale = {k: v for k, v in self.stale_tags(run).items() if run.tags.get(k) == v}
+            groups.remove(run, self.resource_id(run), stale)
+            vpc_ids = {i["VpcId"] for i in run.view.interfaces} & set(run.memory["groups"].ids)
+            carriers = {vpc_id: run.memory["groups"].ids[vpc_id] for vpc_id in vpc_ids}
+            groups.seal(run, carriers, reopened)
         # Not what was there before the incident; but another response may be a moment ahead.
         tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
         incident = dict(record.begin_incident(run.resource, tags, run.event))
@@ -418,7 +369,7 @@ class IsolateInstance(OfInterfaces, Step):
                 {group for i in run.view.interfaces for group in group_ids(i)}
             )
         state = record.ISOLATED if self.is_verified(run) else record.INCOMPLETE
-        if self.is_being_released(run) and not run.made:
+        if groups.is_being_released and not reopened:
             state = record.RELEASING
             run.resource[record.INCIDENT][record.RELEASING] = True
         wanted = {record.STATE: state} | ({} if record.STATE in tags else incident)
@@ -430,96 +381,11 @@ class IsolateInstance(OfInterfaces, Step):
         if new:
             run.attempt("the state could not be recorded on the instance", self.tag, run, new)
 
-    def forget_what_is_foreign(self, run):
-        """Remove tags of a record that were there before this incident began, and say which.
-
-        With their values: what another response of this moment has written stays.
-        """
-        foreign = run.memory["foreign"]
-        own = {tag["Key"]: tag["Value"] for tags in run.memory["written"].values() for tag in tags}
-        for interface in run.view.interfaces:
-            stale = {
-                key: value
-                for key, value in tags_of(interface, "TagSet").items()
-                if key.startswith(record.ORIGINAL_GROUPS)
-                and own
-                and self.begins_or_wrote(run, key)
-                and own.get(key) != value
-            }
-            foreign |= stale
-            if stale:
-                run.attempt("tags of an earlier record", self.untag_values, interface, stale)
-        if stale := {k: v for k, v in self.stale_tags(run).items() if run.tags.get(k) == v}:
-            foreign |= stale
-            run.attempt("tags of an earlier record", self.untag_values, run.resource, stale)
-            run.tags = {k: v for k, v in run.tags.items() if k not in stale}
-
     def stale_tags(self, run):
         """The tags of a record that the instance had before this response began the incident."""
-        if not run.memory["begins"]:
+        if not run.memory["record"].begins:
             return {}
         return {k: v for k, v in tags_of(run.resource).items() if record.is_of_the_pack(k)}
-
-    def begins_or_wrote(self, run, key):
-        """Whether a tag is about an interface whose record this run wrote, or nobody's."""
-        name = key.removeprefix(record.ORIGINAL_GROUPS).partition(":")[0]
-        return run.memory["begins"] or name in run.memory["written"]
-
-    def untag_values(self, resource, tags):
-        resource_id = resource.get("NetworkInterfaceId") or resource["InstanceId"]
-        self.client().delete_tags(
-            Resources=[resource_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()]
-        )
-
-    def seal_groups(self, run):
-        """Put the digest of the original groups on the forensic groups, unless it is there.
-
-        What was sealed before and is not what is on record now stays sealed as it was: a release
-        then asks. After a refusal to record, what is on record is sealed.
-        """
-        groups, instance_id = run.memory["groups"], self.resource_id(run)
-        missing = set(run.memory["unrecorded"])
-        words = seal.words_of({k: v for k, v in self.on_record(run).items() if k not in missing})
-        vpc_ids = {i["VpcId"] for i in run.view.interfaces} & set(groups.ids)
-        digest, reopened = seal.digest(words), self.is_over_a_release(run)
-        shown = run.memory["seals"]
-        if (
-            all(v in shown and shown[v].get(seal.GROUPS) == digest for v in vpc_ids)
-            and not reopened
-        ):
-            return
-        told = "the record could not be sealed, a release will ask"
-        # read again: another response may have sealed meanwhile what it has recorded
-        carriers = {groups.ids[vpc_id] for vpc_id in vpc_ids}
-        present = run.read(told, seal.find, self.client(), instance_id, carriers, default={})
-        known = {part: text for found in present.values() for part, text in found.items()}
-        mine = seal.words_of({k: run.memory["records"][k] for k in run.memory["written"]})
-        if seal.GROUPS in known and not seal.is_sealed(known, seal.GROUPS, words, mine):
-            run.errors["the record of the original groups"] = seal.Broken(
-                "it is not the one that was sealed: somebody changed tags "
-                f"{record.ORIGINAL_GROUPS}... of the interfaces. A release will ask"
-            )
-            return
-        wanted = known | {seal.GROUPS: digest}
-        if reopened:
-            wanted.pop(seal.RELEASING, None)
-        for group_id in sorted(carriers):
-            if present.get(group_id) != wanted:
-                run.attempt(told, seal.write, self.client(), group_id, instance_id, wanted)
-
-    def is_being_released(self, run):
-        """Whether the seal says that a person is at it; the instance's own tag is not asked."""
-        return any(seal.RELEASING in found for found in run.memory["seals"].values())
-
-    def is_over_a_release(self, run):
-        """Whether an instance that a person was releasing had to be isolated again."""
-        return self.is_being_released(run) and run.made
-
-    def on_record(self, run):
-        """The original groups on record: what was read, and what this run has written since."""
-        return {**run.memory["on record"]} | {
-            name: run.memory["records"][name] for name in run.memory["written"]
-        }
 
     def plan(self, run):
         pending = [c for c in run.changes if c.item is not None and not c.holds]
@@ -546,7 +412,7 @@ class IsolateInstance(OfInterfaces, Step):
             f"{unchanged}{done} of {len(rows)} interfaces hold only the forensic group of their "
             "VPC, as read back from EC2."
         )
-        if foreign := run.memory["foreign"]:
+        if foreign := run.memory["record"].foreign:
             shown = ", ".join(f"{k}={v}" for k, v in sorted(foreign.items()))
             told += (
                 " There were tags of a record that is not this pack's, or of an earlier incident; "
@@ -555,7 +421,7 @@ class IsolateInstance(OfInterfaces, Step):
         return told
 
     def facts(self, run):
-        return super().facts(run) + [f"foreign:{key}" for key in run.memory["foreign"]]
+        return super().facts(run) + [f"foreign:{key}" for key in run.memory["record"].foreign]
 
     def more(self, run):
         return {
@@ -572,7 +438,7 @@ class IsolateInstance(OfInterfaces, Step):
     def row(self, run, change, names):
         interface, vpc_id = change.item, change.item["VpcId"]
         now, groups = shown_groups(interface), run.memory["groups"]
-        removed = run.memory["records"].get(change.name, ())
+        removed = run.memory["record"].of.get(change.name, ())
         row = {
             "id": change.name,
             "vpc_id": vpc_id,

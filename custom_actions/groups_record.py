@@ -1,0 +1,155 @@
+"""The record of the groups that the interfaces of an instance had: written, kept clean, sealed."""
+
+import logging
+from functools import partial
+
+from custom_actions import record, seal
+from custom_actions.record import ORIGINAL_GROUPS, tags_of
+from custom_actions.response import REFUSED, describe
+
+log = logging.getLogger("custodian.actions.isolate")
+
+
+def group_ids(interface):
+    return [group["GroupId"] for group in interface["Groups"]]
+
+
+def by_hand(interface_id, groups):
+    """What a person says at the release for an interface whose groups are not on record."""
+    return f"GROUPS={interface_id}={','.join(groups)}"
+
+
+class GroupsRecord:
+    """The record of one instance in one response.
+
+    seals: {VPC id: seal} as the response found them. begins: whether this response begins the
+    incident, so that no tag which is there already is the pack's.
+
+    of: {interface id: the groups that it had}. refused: {interface id: why that is not recorded}.
+    foreign: {tag key: value} of what was there and is not the pack's.
+    """
+
+    def __init__(self, client, instance_id, seals, begins):
+        self.client, self.instance_id = client, instance_id
+        self.seals, self.begins = seals, begins
+        self.of = {}
+        self.refused = {}
+        self.foreign = {}
+        self._shown = {}  # as the interfaces' tags say it
+        self._written = {}  # interface id: the tags with its record, as this response wrote them
+
+    @property
+    def is_being_released(self):
+        """Whether the seal says that a person is at it; the instance's own tag is not asked."""
+        return any(seal.RELEASING in found for found in self.seals.values())
+
+    def read(self, interfaces):
+        """Take over what the tags say. interfaces: with their tags, as EC2 describes them now."""
+        self._shown = seal.groups_on_record(interfaces)
+        for interface in interfaces:
+            name = interface["NetworkInterfaceId"]
+            if name in self._shown:
+                self.of.setdefault(name, self._shown[name])
+
+    def is_missing(self, interface):
+        """Whether an interface that is about to be changed has no record of the pack's.
+
+        One that is sealed is never written again: an interface that somebody opened goes back to
+        what it had at first. Where nothing is sealed, what an open interface has now is right.
+        """
+        name = interface["NetworkInterfaceId"]
+        return not (name in self.of and (self.seals or name in self._written))
+
+    def write(self, interfaces):
+        """Record the groups that interfaces have now.
+
+        One call for all; each then carries the records of its siblings as well, which is harmless,
+        tells what one had that is detached later, and keeps the number of calls before the swap at
+        four. Where it is refused, each alone: one that is gone, or full of tags, fails them all.
+        """
+        for interface in interfaces:
+            name, now = interface["NetworkInterfaceId"], group_ids(interface)
+            if self.of.get(name, now) != now:
+                self.foreign[ORIGINAL_GROUPS + name] = " ".join(self.of[name])
+            self.of[name] = now
+        new = [interface["NetworkInterfaceId"] for interface in interfaces]
+        tags = {name: record.as_tags(ORIGINAL_GROUPS + name, self.of[name]) for name in new}
+        refused = self._tag(new, [tag for own in tags.values() for tag in own])
+        for name in list(refused) if len(new) > 1 else ():
+            refused.pop(name)
+            refused |= self._tag([name], tags[name])
+        self._written |= {name: tags[name] for name in new if name not in refused}
+        for name, error in refused.items():
+            # Isolated all the same; the mail and this line are then the only record.
+            log.error("not recorded: the original groups of %s are %s", name, self.of[name])
+            self.refused[name] = (
+                f"its original groups could not be recorded: {describe(error)}. Say them at the "
+                f"release: {by_hand(name, self.of[name])}"
+            )
+
+    def _tag(self, interface_ids, tags):
+        """Write tags; {interface id: error} when that is refused."""
+        try:
+            self.client.create_tags(Resources=interface_ids, Tags=tags)
+        except REFUSED as error:
+            return dict.fromkeys(interface_ids, error)
+        return {}
+
+    def remove_foreign(self, run, interfaces):
+        """Remove what the tags of the interfaces say of the record and the pack has not written."""
+        own = {tag["Key"]: tag["Value"] for tags in self._written.values() for tag in tags}
+        for interface in interfaces if own else ():
+            shown = tags_of(interface, "TagSet")
+            foreign = {k: v for k, v in shown.items() if self._is_ours(k) and own.get(k) != v}
+            self.remove(run, interface["NetworkInterfaceId"], foreign)
+
+    def _is_ours(self, key):
+        """Whether a tag is about an interface whose record this response had to write."""
+        name = key.removeprefix(ORIGINAL_GROUPS).partition(":")[0]
+        return key.startswith(ORIGINAL_GROUPS) and (self.begins or name in self._written)
+
+    def remove(self, run, resource_id, tags):
+        """Remove tags that are not the pack's, and remember them.
+
+        With their values: what another response of this moment has written stays.
+        """
+        if not tags:
+            return
+        self.foreign |= tags
+        run.attempt(
+            "tags of an earlier record",
+            partial(self.client.delete_tags, Resources=[resource_id]),
+            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+        )
+
+    def seal(self, run, group_ids, reopened):
+        """Put the digest of the record on the forensic groups, unless it is there.
+
+        group_ids: {VPC id: forensic group} of the interfaces. reopened: whether an instance that a
+        person was releasing is isolated again. What was sealed before and is not what is on record
+        now stays sealed as it was: a release then asks.
+        """
+        known = self._shown | {name: self.of[name] for name in self._written}
+        words = seal.words_of({k: v for k, v in known.items() if k not in self.refused})
+        digest = seal.digest(words)
+        there = (self.seals.get(vpc_id, {}).get(seal.GROUPS) == digest for vpc_id in group_ids)
+        if all(there) and not reopened:
+            return
+        told = "the record could not be sealed, a release will ask"
+        # read again: another response may have sealed meanwhile what it has recorded
+        carriers = set(group_ids.values())
+        present = run.read(told, seal.find, self.client, self.instance_id, carriers, default={})
+        sealed = {part: text for found in present.values() for part, text in found.items()}
+        mine = seal.words_of({name: self.of[name] for name in self._written})
+        if seal.GROUPS in sealed and not seal.is_sealed(sealed, seal.GROUPS, words, mine):
+            run.errors["the record of the original groups"] = seal.Broken(
+                "it is not the one that was sealed: somebody changed tags "
+                f"{ORIGINAL_GROUPS}... of the interfaces. A release will ask"
+            )
+            return
+        wanted = sealed | {seal.GROUPS: digest}
+        if reopened:
+            wanted.pop(seal.RELEASING, None)
+        for group_id in sorted(carriers):
+            if present.get(group_id) != wanted:
+                run.attempt(told, seal.write, self.client, group_id, self.instance_id, wanted)
