@@ -25,6 +25,7 @@ SNAPSHOTS = "forensic:snapshots"
 INSTANCE = "forensic:instance"
 AUTO_SCALING_GROUP = "forensic:auto-scaling-group"
 LOAD_BALANCERS = "forensic:load-balancers"
+SUSPENDED = "forensic:suspended-processes"
 ROLE_POLICY = "forensic:role-policy"
 DEACTIVATED_KEYS = "forensic:deactivated-keys"
 NOTIFIED = "forensic:notified"
@@ -98,7 +99,7 @@ KEYS = {
     INSTANCE: Key("snapshot", "id of the instance", "preserve-evidence", "nobody"),
     AUTO_SCALING_GROUP: Key(
         "instance",
-        "name of the Auto Scaling group that it was in",
+        "name of the Auto Scaling group that it was in, or is in",
         "leave-service",
         "return-to-service",
     ),
@@ -106,6 +107,13 @@ KEYS = {
         "instance",
         "what it was registered in",
         "leave-service",
+        "return-to-service",
+    ),
+    SUSPENDED: Key(
+        "instance",
+        "processes of its Auto Scaling group that are suspended for it; with - before them when "
+        "it needs that no longer",
+        "leave-service, return-to-service",
         "return-to-service",
     ),
     ROLE_POLICY: Key(

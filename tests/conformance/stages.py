@@ -10,6 +10,8 @@ import itertools
 import json
 from pathlib import Path
 
+from simulation.load_balancing import put_into
+
 FINDINGS = Path(__file__).parent.parent / "findings"
 ACCOUNT, REGION = "123456789012", "us-west-2"  # moto's account when nothing is assumed
 NUMBERS = itertools.count(1)
@@ -247,6 +249,8 @@ class Evidence(Stage):
 
 class Service(Stage):
     step, revert = "leave-service", "return-to-service"
+    # one of a warm pool, of which one process is suspended already: for another instance
+    variants = ({}, {"warm": True})
 
     @classmethod
     def share(cls, client):
@@ -259,7 +263,7 @@ class Service(Stage):
         )
         return made
 
-    def setup(self):
+    def setup(self, warm=False):
         number = next(NUMBERS)
         self.scaling, self.elbv2, self.elb = map(self.client, ("autoscaling", "elbv2", "elb"))
         self.group, self.classic = f"group-{number}", f"classic-{number}"
@@ -288,6 +292,20 @@ class Service(Stage):
         self.elb.register_instances_with_load_balancer(
             LoadBalancerName=self.classic, Instances=[{"InstanceId": self.instance}]
         )
+        if warm:
+            put_into(self.instance, "Warmed:Running", region=REGION, account_id=ACCOUNT)
+            self.scaling.suspend_processes(
+                AutoScalingGroupName=self.group, ScalingProcesses=["Terminate"]
+            )
+            other = {
+                "forensic:auto-scaling-group": self.group,
+                "forensic:suspended-processes": "Terminate",
+            }
+            self.ec2.create_tags(
+                Resources=[self.launch()],
+                Tags=[{"Key": key, "Value": value} for key, value in other.items()],
+            )
+            self.event["detail"]["resource"]["instanceDetails"]["instanceId"] = self.instance
 
     def teardown(self):
         """So that the next stage's step does not look through the target groups of this one."""
@@ -297,11 +315,14 @@ class Service(Stage):
     def revert_data(self):
         return {"rejoin-auto-scaling-group": True}
 
-    def members(self):
+    def describe(self):
         (shown,) = self.scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[self.group])[
             "AutoScalingGroups"
         ]
-        return [i["InstanceId"] for i in shown["Instances"]]
+        return shown
+
+    def members(self):
+        return [i["InstanceId"] for i in self.describe()["Instances"]]
 
     def state(self):
         health = self.elbv2.describe_target_health(TargetGroupArn=self.target_group)
@@ -310,6 +331,7 @@ class Service(Stage):
         ]
         return {
             "member": self.instance in self.members(),
+            "suspended": sorted(p["ProcessName"] for p in self.describe()["SuspendedProcesses"]),
             "targets": sorted(
                 (t["Target"]["Id"], t["Target"]["Port"])
                 for t in health["TargetHealthDescriptions"]
