@@ -245,7 +245,8 @@ class Service(OfInstance):
     def own_addresses(self, run, instance):
         """The networks that belong to an instance: {VPC id: its addresses and prefixes}."""
         found = {}
-        for interface in instance.get("NetworkInterfaces") or ():
+        interfaces = run.read("the interfaces", instance.__getitem__, "NetworkInterfaces")
+        for interface in interfaces or ():
             told = f"the addresses of {interface.get('NetworkInterfaceId')}"
             networks = run.read(told, networks_of, interface, default=())
             found.setdefault(interface.get("VpcId"), []).extend(networks)

@@ -10,6 +10,7 @@ import itertools
 import json
 from pathlib import Path
 
+from simulation.ec2 import put_root_on_instance_store
 from simulation.load_balancing import put_into
 
 FINDINGS = Path(__file__).parent.parent / "findings"
@@ -204,19 +205,24 @@ class Block(Stage):
 
 class Evidence(Stage):
     step, revert = "preserve-evidence", "restore-settings"
+    variants = ({}, {"kind": "spot"}, {"kind": "instance-store"})
 
-    def setup(self):
+    def setup(self, kind=None):
+        spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if kind == "spot" else {}
         self.instance = self.launch(
+            **spot,
             InstanceInitiatedShutdownBehavior="terminate",
             BlockDeviceMappings=[
                 {"DeviceName": name, "Ebs": {"VolumeSize": 8, "DeleteOnTermination": True}}
                 for name in ("/dev/sda", "/dev/sdb")
             ],
         )
+        if kind == "instance-store":
+            put_root_on_instance_store(self.instance, region=REGION, account_id=ACCOUNT)
         self.ec2.create_tags(
             Resources=[self.instance],
             Tags=[
-                {"Key": "forensic:isolated-at", "Value": "2026-11-23T09:00:00+00:00"},
+                {"Key": "forensic:isolated-at", "Value": "2024-11-23T09:00:00+00:00"},
                 {"Key": "forensic:finding", "Value": self.event["detail"]["id"]},
             ],
         )
@@ -271,7 +277,7 @@ class Service(Stage):
             AutoScalingGroupName=self.group,
             LaunchConfigurationName="web",
             MinSize=0,
-            MaxSize=3,
+            MaxSize=99,
             DesiredCapacity=1,
             VPCZoneIdentifier=self.shared["subnet"],
         )
