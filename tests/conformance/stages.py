@@ -391,7 +391,7 @@ class FindingSessions(Role):
     kind = revert_kind = "account"
     step, revert = "revoke-role-sessions", "restore-role-sessions"
     finding = "iam-role-credential-exfiltration"
-    variants = ({}, {"session": "app-session"})
+    variants = ({}, {"session": "app-session"}, {"session": ""})
 
     def setup(self, session="i-0abc1234def567890"):
         self.make_role()
