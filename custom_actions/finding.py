@@ -145,11 +145,6 @@ class RoleSession:
     role_id: str
     name: str
 
-    @property
-    def instance_id(self):
-        """The instance that EC2 made the session for, or None when it names no instance."""
-        return self.name if INSTANCE_ID.fullmatch(self.name) else None
-
 
 def role_session(event, account_id):
     """The role session that a finding of this account is about. Raises PolicyExecutionError."""

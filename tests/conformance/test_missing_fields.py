@@ -15,6 +15,7 @@ from wire import is_read, registered
 from custom_actions import instance
 from custom_actions.response import Step
 
+LEFT_OUT = ("Ebs",)  # a device without it is an instance store
 PYTHON_ERRORS = ("KeyError", "TypeError", "AttributeError", "IndexError", "ValueError")
 
 each_step = pytest.mark.parametrize(
@@ -60,7 +61,8 @@ def alike(state, end):
 
 
 def without_order(state):
-    return re.sub(r"( snap)?#\d+", "", json.dumps(state))
+    text = re.sub(r'"forensic:snapshots(:\d)?": "[^"]*"(, )?', "", json.dumps(state))
+    return re.sub(r"#\d+", "", text)
 
 
 def leaving_out(one, call, field):
@@ -78,7 +80,7 @@ def fields_of(one, run):
 
     with answers(one, note):
         run()
-    return list(found)
+    return [(call, field) for call, field in found if field not in LEFT_OUT]
 
 
 @each_step
