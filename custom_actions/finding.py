@@ -25,6 +25,9 @@ from custom_actions.registry import register
 
 INSTANCE_ID = re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})")
 ENTITY_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")  # of a role or a user
+# Of a session of a role, by the API of STS. In a condition of IAM it means itself: a variable
+# (`${...}`) or a wildcard needs characters that are none of these.
+SESSION_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 ROLE_ID = re.compile(r"AROA[A-Z0-9]{12,124}")
 USER_KEY_ID = re.compile(r"AKIA[A-Z0-9]{12,124}")
 TEMPORARY_KEY_ID = re.compile(r"ASIA[A-Z0-9]{12,124}")
@@ -151,16 +154,11 @@ def finding_id(event):
 
 @dataclass(frozen=True)
 class RoleSession:
-    """A session of a role: `principalId` of a finding is `<role_id>:<name>`."""
+    """A session of a role: `principalId` of a finding is `<role_id>:<name>`; "" for no name."""
 
     role_name: str
     role_id: str
     name: str
-
-    @property
-    def instance_id(self):
-        """The instance that EC2 made the session for, or None when it names no instance."""
-        return self.name if INSTANCE_ID.fullmatch(self.name) else None
 
 
 def role_session(event, account_id):
@@ -175,7 +173,22 @@ def role_session(event, account_id):
         raise PolicyExecutionError(
             f"principalId {details.get('principalId')!r} is not a role id and a session name"
         )
+    if name and not SESSION_NAME.fullmatch(name):
+        raise PolicyExecutionError(f"{name!r} is not the name of a session: revoke by hand")
     return RoleSession(_name(details, "role"), role_id, name)
+
+
+def affiliated_account(event):
+    """The account that used the credentials, when GuardDuty knows it as affiliated with this one.
+
+    Only in a finding of use inside AWS; None otherwise. Source: GuardDuty's page of IAM finding
+    types, "InstanceCredentialExfiltration.InsideAWS"; API_RemoteAccountDetails.
+    """
+    action = mapping(event, "detail", "service", "action", "awsApiCallAction")
+    remote = mapping(action, "remoteAccountDetails")
+    if finding_type(event).endswith(".InsideAWS") and _word(remote.get("affiliated")) == "true":
+        return text(remote, "accountId") or "(not named)"
+    return None
 
 
 @dataclass(frozen=True)

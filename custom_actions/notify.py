@@ -123,6 +123,9 @@ class NotifyOnce(ResponseAction, Notify):
         "ec2:DescribeSecurityGroups",
     )
 
+    # Outcomes after which nothing may be written to the resource.
+    untouched = frozenset({"exempt", "skipped"})
+
     def get_permissions(self):
         return self.permissions
 
@@ -142,7 +145,7 @@ class NotifyOnce(ResponseAction, Notify):
             "incident": resource.get(INCIDENT),
         }
         self.send(resource, event)
-        if not self.dryrun and not statuses <= {"exempt", "skipped"}:
+        if not self.dryrun and not statuses <= self.untouched:
             self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
 
@@ -248,6 +251,7 @@ class NotifyOnceOfRole(NotifyOnce):
     """
 
     permissions = ("sns:Publish", "iam:ListAccountAliases", "iam:TagRole")
+    untouched = frozenset({"exempt"})
 
     def notice(self, resource, finding, outcomes):
         return {

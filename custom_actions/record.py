@@ -26,6 +26,7 @@ SNAPSHOTS = "forensic:snapshots"
 INSTANCE = "forensic:instance"
 AUTO_SCALING_GROUP = "forensic:auto-scaling-group"
 LOAD_BALANCERS = "forensic:load-balancers"
+SUSPENDED = "forensic:suspended-processes"
 ROLE_POLICY = "forensic:role-policy"
 DEACTIVATED_KEYS = "forensic:deactivated-keys"
 NOTIFIED = "forensic:notified"
@@ -100,7 +101,7 @@ KEYS = {
     INSTANCE: Key("snapshot", "id of the instance", "preserve-evidence", "nobody"),
     AUTO_SCALING_GROUP: Key(
         "instance",
-        "name of the Auto Scaling group that it was in",
+        "name of the Auto Scaling group that it was in, or is in",
         "leave-service",
         "return-to-service",
     ),
@@ -108,6 +109,13 @@ KEYS = {
         "instance",
         "what it was registered in",
         "leave-service",
+        "return-to-service",
+    ),
+    SUSPENDED: Key(
+        "instance",
+        "processes of its Auto Scaling group that are suspended for it; with - before them when "
+        "it needs that no longer",
+        "leave-service, return-to-service",
         "return-to-service",
     ),
     ROLE_POLICY: Key(
@@ -174,7 +182,14 @@ ROLE = "c7n:role"
 OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED, NOT_CUT)
 
 # What a release goes by, on the instance, besides the denies of addresses.
-OF_THE_WAY_BACK = (SETTINGS, SNAPSHOTS, AUTO_SCALING_GROUP, LOAD_BALANCERS, ROLE_POLICY)
+OF_THE_WAY_BACK = (
+    SETTINGS,
+    SNAPSHOTS,
+    AUTO_SCALING_GROUP,
+    LOAD_BALANCERS,
+    SUSPENDED,
+    ROLE_POLICY,
+)
 
 # Behind a key whose words did not fit into one tag.
 PART = re.compile(r":([2-9]|[1-9][0-9])$")
@@ -199,6 +214,11 @@ def from_tags(tags, key):
     if key not in tags:
         return None
     return [word for k in tag_keys(tags, key) for word in tags[k].split()]
+
+
+def held(words):
+    """Words on record; a hold that is being dropped, `-Terminate`, is like one that is not."""
+    return [word.removeprefix("-") for word in words]
 
 
 def tag_keys(tags, key):

@@ -517,8 +517,8 @@ class Revert(Step):
 
     def check_verified(self, run, key, words):
         """Raises when the words of a key are not those that `verify-record` has verified."""
-        verified = run.resource.get(record.VERIFIED, {})
-        if sorted(verified.get(key, words)) != sorted(words):
+        words = sorted(record.held(words))
+        if sorted(run.resource.get(record.VERIFIED, {}).get(key, words)) != words:
             raise PolicyExecutionError(f"{key} was changed during the release: run it again")
 
     def is_wanting(self, run):

@@ -88,7 +88,7 @@ def words_on_record(tags, interfaces):
 
     tags: of the instance, as a dictionary. interfaces: the attached ones, as EC2 describes them.
     """
-    words = {part_of(key): record.from_tags(tags, key) or [] for key in SEALED_KEYS}
+    words = {part_of(k): record.held(record.from_tags(tags, k) or []) for k in SEALED_KEYS}
     words[DENIES] = denies_on_record(tags)
     words[GROUPS] = words_of(groups_on_record(interfaces))
     return words
@@ -152,7 +152,9 @@ def write(client, group_id, instance_id, seal):
     IAM: ec2:CreateTags on groups that have the tag forensic:group; ec2:DeleteTags and
     ec2:DescribeInstances where the group is full.
     """
-    value = " ".join(f"{part}={text}" for part, text in seal.items())[:256]
+    # what could not be recorded last: where it does not fit, some of it is cut off
+    parts = sorted(seal.items(), key=lambda item: item[0] == UNRECORDED)
+    value = " ".join(f"{part}={text}" for part, text in parts)[:256]
     tag = partial(
         client.create_tags,
         Resources=[group_id],

@@ -228,6 +228,26 @@ def only_what_serves_is_detached() -> Iterator[Any]:
 
 
 @correction
+def processes_are_those_of_a_group_that_exists() -> Iterator[Any]:
+    """SuspendProcesses and ResumeProcesses of a group that is gone give ValidationError.
+
+    moto breaks off with an internal error. That the code is the one of other calls about a group
+    that does not exist, and the message, are not verified.
+    """
+
+    def existing(present: Callable) -> Callable:
+        def checked(self: Any, group_name: str, processes: list[str]) -> None:
+            if group_name not in self.autoscaling_groups:
+                raise ValidationError(f"AutoScalingGroup name not found - {group_name}")
+            present(self, group_name, processes)
+
+        return checked
+
+    yield _replace(AutoScalingBackend, "suspend_processes", existing)
+    yield _replace(AutoScalingBackend, "resume_processes", existing)
+
+
+@correction
 def a_full_group_refuses_an_instance() -> Iterator[Any]:
     """AttachInstances is refused when the desired capacity would exceed the maximum size.
 

@@ -3,9 +3,12 @@ volumes; and the way back of the settings.
 
 `forensic:settings` holds one word for each setting that was changed, with the value it had
 (`disableApiStop=False`, `vol-0abc1234def567890=delete`); `forensic:snapshots` holds the time of
-the incident and the ids of its snapshots.
+the incident and the ids of its snapshots. Whoever may tag the instance can write there too: what
+is recorded counts only where EC2 shows it, and words that are none are skipped and named.
 """
 
+import re
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +18,21 @@ from c7n.utils import type_schema
 from custom_actions import record
 from custom_actions.instance import OfInstance
 from custom_actions.registry import register
-from custom_actions.response import Change, Revert, Step
+from custom_actions.response import (
+    Change,
+    ClientError,
+    Impossible,
+    LookAgain,
+    Revert,
+    Step,
+    error_code,
+)
+
+VOLUME = re.compile(r"(vol-[0-9a-f]+)=delete")
+SNAPSHOT_ID = re.compile(r"snap-[0-9a-f]+")
+
+# How often snapshots on record are looked for, before new ones are made.
+LOOKS = 4
 
 
 class Setting(NamedTuple):
@@ -41,6 +58,12 @@ SETTINGS = (
     Setting("shutdown behaviour stop", "instanceInitiatedShutdownBehavior", "stop", "terminate"),
 )
 
+PROTECTIONS = SETTINGS[:2]
+STOPPABLE = SETTINGS[1:]  # what only an instance that can be stopped has
+
+# The clock of the function and that of EC2 may differ.
+SKEW = timedelta(minutes=1)
+
 NOT_SHOWN = PolicyExecutionError("EC2 does not show the new value, it may come later")
 
 
@@ -58,25 +81,81 @@ class Settings(OfInstance):
         found = {s: run.read(s.name, self.value, run, s) for s in settings}
         return {setting: value for setting, value in found.items() if value is not None}
 
+    def volumes(self, run, instance):
+        """The attached EBS volumes: {volume id: (device, whether it is deleted on termination)}."""
+        found = {}
+        mappings = run.read("the volumes", instance.__getitem__, "BlockDeviceMappings")
+        for mapping in mappings or ():
+            told = f"the volume at {mapping.get('DeviceName')}"
+            found |= run.read(told, volume_of, mapping, default={})
+        return found
+
     def write(self, run, setting, value):
-        self.client().modify_instance_attribute(
-            InstanceId=self.resource_id(run), **{setting.parameter: {"Value": value}}
-        )
+        self.modify(run, **{setting.parameter: {"Value": value}})
 
     def write_volume(self, run, device, delete):
-        self.client().modify_instance_attribute(
-            InstanceId=self.resource_id(run),
-            BlockDeviceMappings=[{"DeviceName": device, "Ebs": {"DeleteOnTermination": delete}}],
+        ebs = {"DeleteOnTermination": delete}
+        self.modify(run, BlockDeviceMappings=[{"DeviceName": device, "Ebs": ebs}])
+
+    def modify(self, run, **attribute):
+        try:
+            self.client().modify_instance_attribute(InstanceId=self.resource_id(run), **attribute)
+        except ClientError as error:
+            if error_code(error) != "UnsupportedOperation":
+                raise
+            raise Impossible(f"EC2 says {error.response['Error'].get('Message')!r}") from error
+
+
+def volume_of(mapping):
+    """{volume id: (device, whether it is deleted on termination)} of a block device."""
+    if "Ebs" not in mapping:
+        return {}  # an instance store
+    ebs = mapping["Ebs"]
+    return {ebs["VolumeId"]: (mapping["DeviceName"], ebs["DeleteOnTermination"])}
+
+
+def operator(instance):
+    """The service that manages an instance, which nobody else may change then; None for most."""
+    shown = instance.get("Operator") or {}
+    return shown.get("Principal", "an AWS service") if shown.get("Managed") else None
+
+
+def excuse(setting, instance):
+    """Why an instance cannot have a setting, whoever asks for it; None when it can."""
+    if service := operator(instance):
+        return managed_by(service)
+    if setting in PROTECTIONS and instance.get("InstanceLifecycle") == "spot":
+        return "EC2 has none for Spot Instances"
+    if setting in STOPPABLE and instance.get("RootDeviceType") == "instance-store":
+        return "an instance whose root is an instance store cannot be stopped"
+    return None
+
+
+def managed_by(service):
+    return (
+        f"it is managed by {service}, and EC2 lets nobody else change it: cordon or drain it "
+        "there, so that it is not replaced"
+    )
+
+
+class Snapshot(NamedTuple):
+    """A snapshot as EC2 shows it."""
+
+    id: str
+    volume: str
+    state: str
+    began: datetime
+    description: str
+
+    @classmethod
+    def parse(cls, shown):
+        return cls(
+            *(shown[k] for k in ("SnapshotId", "VolumeId", "State", "StartTime", "Description"))
         )
 
-
-def volumes(instance):
-    """The attached EBS volumes: {volume id: (device, whether it is deleted on termination)}."""
-    return {
-        mapping["Ebs"]["VolumeId"]: (mapping["DeviceName"], mapping["Ebs"]["DeleteOnTermination"])
-        for mapping in instance.get("BlockDeviceMappings") or ()
-        if "Ebs" in mapping
-    }
+    @property
+    def is_broken(self):
+        return self.state == "error"
 
 
 class View(NamedTuple):
@@ -86,7 +165,7 @@ class View(NamedTuple):
     incident: str  # when it began
     finding: str  # that began it
     recorded: list  # ids of the incident's snapshots in the record
-    snapshots: list  # as DescribeSnapshots shows them
+    snapshots: list  # the incident's, as EC2 shows them
 
     @property
     def snapshot_tags(self):
@@ -99,8 +178,45 @@ class View(NamedTuple):
         }
 
     @property
-    def snapshot_ids(self):
-        return sorted(s["SnapshotId"] for s in self.snapshots) or sorted(self.recorded)
+    def description(self):
+        """Of a snapshot: set when it is made and never changed, as its tags could be."""
+        instance_id = self.instance["InstanceId"]
+        return f"{instance_id} isolated {self.incident} GuardDuty {self.finding}"
+
+    def is_genuine(self, snapshot):
+        """Whether a snapshot that carries the incident's tags is one of its snapshots."""
+        return (
+            snapshot.description == self.description
+            and (snapshot.volume in self.volumes or snapshot.id in self.recorded)
+            and not is_before(snapshot.began, self.incident)
+        )
+
+    @property
+    def usable(self):
+        return [s for s in self.snapshots if not s.is_broken]
+
+    @property
+    def broken(self):
+        """Those that failed, of volumes that no other one holds."""
+        held = {s.volume for s in self.usable}
+        return [s for s in self.snapshots if s.is_broken and s.volume not in held]
+
+    @property
+    def ids(self):
+        return sorted(s.id for s in self.usable)
+
+    @property
+    def lost(self):
+        """What is on record and not there: deleted, or never made."""
+        return sorted(set(self.recorded) - {s.id for s in self.snapshots})
+
+
+def is_before(moment, incident):
+    """Whether something was before the incident; False when it is not known when that began."""
+    try:
+        return moment < datetime.fromisoformat(incident) - SKEW
+    except (ValueError, TypeError):
+        return False
 
 
 class PreserveEvidence(Settings, Step):
@@ -142,11 +258,24 @@ class PreserveEvidence(Settings, Step):
     terminating an instance (see `leave-service`), AWS from stopping it for a scheduled event, or
     whoever may change these settings.
 
-    Limits: Spot Instances refuse both protections, instances with an instance-store root volume
-    refuse stop protection; each is reported as failed. An instance store cannot be snapshotted;
-    that is said. A volume attached after the snapshots is kept on termination, and named as not
-    in them. Snapshots are pending until EBS has copied them, which can take hours; a later update
-    of the finding reports one that failed. Volumes encrypted with a customer managed key need a
+    What an instance cannot have is told as not possible, and is no failure: Spot Instances have
+    neither protection; one whose root is an instance store cannot be stopped, so it has no stop
+    protection and no shutdown behaviour; an instance that a service manages (`Operator`: EKS Auto
+    Mode, ECS Managed Instances) is changed by that service alone. A snapshot of the latter is
+    tried, since it is not documented that EC2 refuses it.
+
+    Snapshots count when EC2 shows them as this account's, with the incident's tags, of a volume
+    that is attached (or they are on record), begun since the incident did, with the description
+    that this step gives (which nobody can change later), and not failed. What the record names and
+    EC2 does not show, be it that somebody deleted it or wrote the record himself, is made anew and
+    told: a second set costs less than none.
+
+    Limits: whoever may make snapshots can make one that passes for the incident's. Before making
+    anew what is on record this looks for it four times within a second. An instance store
+    cannot be snapshotted; that is said. A volume attached after the snapshots is kept on
+    termination, and named as not in them. Snapshots are pending until EBS has copied them, which
+    can take hours; a later update of the finding reports one that failed, and takes new ones.
+    Volumes encrypted with a customer managed key need a
     key policy that lets the role use the key through EC2 (kms:CreateGrant, kms:Decrypt,
     kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext, kms:ReEncrypt*), which the pack does not
     grant. Two invocations at the same moment can make two sets, and so can a CreateSnapshots
@@ -158,8 +287,9 @@ class PreserveEvidence(Settings, Step):
 
     Sources: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshots.html,
     API_ModifyInstanceAttribute.html and errors-overview.html there;
-    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html; for Spot
-    Instances https://github.com/cloud-custodian/cloud-custodian/issues/2083.
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html (neither for Spot
+    Instances nor instance store roots) and Using_ChangingDisableAPITermination.html; the code
+    UnsupportedOperation: https://github.com/cloud-custodian/cloud-custodian/issues/2083.
     """
 
     schema = type_schema("preserve-evidence")
@@ -176,21 +306,21 @@ class PreserveEvidence(Settings, Step):
 
     def look_at(self, run, instance):
         incident = record.incident(run.resource, run.tags, run.event)
-        began, *ids = record.from_tags(run.tags, record.SNAPSHOTS) or ["", ""]
+        began, *words = record.from_tags(run.tags, record.SNAPSHOTS) or [""]
+        ids = [word for word in words if SNAPSHOT_ID.fullmatch(word)]
         view = View(
             instance,
-            self.values(run, SETTINGS),
-            volumes(instance),
+            self.values(run, [s for s in SETTINGS if not excuse(s, instance)]),
+            self.volumes(run, instance),
             incident[record.ISOLATED_AT],
             incident[record.FINDING],
-            ids if began == incident[record.ISOLATED_AT] else run.memory.get("recorded", []),
+            ids if began == incident[record.ISOLATED_AT] else [],
             [],
         )
-        return view._replace(
-            # Unseen ones are made all the same: a second set costs less than none, and the record
-            # ends it there.
-            snapshots=run.read("looking for snapshots", self.find, view, default=[])
-        )
+        if made := run.memory.get("made"):
+            view = view._replace(recorded=made)  # EC2 may not show yet what was just recorded
+        found = run.read("looking for snapshots", self.find, view, default=())
+        return view._replace(snapshots=[s for s in found if view.is_genuine(s)])
 
     def find(self, view):
         searched = (record.INSTANCE, record.FINDING, record.ISOLATED_AT)
@@ -204,10 +334,13 @@ class PreserveEvidence(Settings, Step):
                 ],
             )
         )
-        return [snapshot for page in pages for snapshot in page["Snapshots"]]
+        return [Snapshot.parse(shown) for page in pages for shown in page["Snapshots"]]
 
     def changes(self, run):
         view = run.view
+        for setting in SETTINGS:
+            if reason := excuse(setting, view.instance):
+                yield Change(setting.name, excused=reason, fact=setting.attribute)
         for setting, value in view.values.items():
             yield Change(
                 setting.name,
@@ -219,6 +352,7 @@ class PreserveEvidence(Settings, Step):
                 end="kept",
                 unseen=NOT_SHOWN,
             )
+        service = operator(view.instance)
         for volume, (device, deleted) in view.volumes.items():
             yield Change(
                 volume,
@@ -226,49 +360,76 @@ class PreserveEvidence(Settings, Step):
                 make=partial(self.write_volume, run, device, False),
                 key=record.SETTINGS,
                 words=(f"{volume}=delete",) if deleted else (),
+                excused=managed_by(service) if service else None,
                 end="kept",
                 unseen=NOT_SHOWN,
             )
-        if view.volumes or view.snapshot_ids:
-            made = set(run.memory.get("snapshots", ()))
+        if view.volumes or view.snapshots:
+            made = run.memory.get("made", [])
             yield Change(
                 "snapshots",
-                # Those that a person deleted since are not made again.
-                holds=bool(view.recorded) and {s["SnapshotId"] for s in view.snapshots} >= made,
+                holds=self.are_kept(run) and set(view.ids) >= set(made),
                 make=partial(self.snapshot, run),
-                end=" ".join(view.snapshot_ids),
+                end=" ".join(view.ids or view.recorded),
                 unseen=PolicyExecutionError(f"EC2 does not show them yet: {', '.join(made)}"),
             )
-        for snapshot in view.snapshots:
-            if snapshot["State"] == "error":
-                yield Change(
-                    snapshot["SnapshotId"],
-                    error=PolicyExecutionError(
-                        f"EBS could not complete the snapshot of {snapshot['VolumeId']}"
-                    ),
-                )
+        for snapshot in view.broken:
+            yield Change(
+                snapshot.id,
+                error=PolicyExecutionError(
+                    f"EBS could not complete the snapshot of {snapshot.volume}"
+                ),
+            )
+
+    def are_kept(self, run):
+        """Whether the incident has snapshots, and they are on record."""
+        view = run.view
+        if "looking for snapshots" in run.unread:
+            return bool(view.recorded)  # nothing better is known; that is told as a failure
+        broken = [s for s in view.broken if s.volume in view.volumes]
+        return bool(view.ids) and set(view.ids) <= set(view.recorded) and not broken
 
     def snapshot(self, run):
         """Make the snapshots, unless a run that died made them, and record them."""
-        view, ids, instance_id = run.view, run.view.snapshot_ids, self.resource_id(run)
+        view, memory = run.view, run.memory
+        is_whole = view.ids and not view.broken
+        if not is_whole and "made" not in memory:
+            memory["looks"] = memory.get("looks", 0) + 1
+            if view.lost and memory["looks"] < LOOKS:
+                raise LookAgain  # made a moment ago by another run, EC2 may not show them yet
+            memory["lost"] = view.lost
+            memory["made"] = []
+            memory["made"] = self.create(run)
+        ids = memory.get("made") or view.ids
         if not ids:
-            made = self.client().create_snapshots(
+            raise LookAgain  # they were made, only the answer did not say which
+        # Before the read-back: these ids are all that a later run may have to go by.
+        self.tag(run, record.as_tags(record.SNAPSHOTS, [view.incident, *ids]))
+        memory["made"] = ids
+
+    def create(self, run):
+        """Take one snapshot of all volumes; returns the ids, as far as they are told."""
+        view = run.view
+        try:
+            answer = self.client().create_snapshots(
                 InstanceSpecification={
-                    "InstanceId": instance_id,
+                    "InstanceId": self.resource_id(run),
                     "ExcludeBootVolume": False,
                 },
-                Description=f"{instance_id} isolated {view.incident} GuardDuty {view.finding}",
+                Description=view.description,
                 TagSpecifications=[
                     {
                         "ResourceType": "snapshot",
                         "Tags": [{"Key": k, "Value": v} for k, v in view.snapshot_tags.items()],
                     }
                 ],
-            )["Snapshots"]
-            ids = run.memory["snapshots"] = sorted(s["SnapshotId"] for s in made)
-        # Before the read-back: these ids are all that a later run may have to go by.
-        self.tag(run, record.as_tags(record.SNAPSHOTS, [view.incident, *ids]))
-        run.memory["recorded"] = ids
+            )
+        except ClientError as error:
+            if not (service := operator(view.instance)):
+                raise
+            raise Impossible(f"{error_code(error)}; {managed_by(service)}") from error
+        told = [shown.get("SnapshotId") for shown in answer.get("Snapshots", ())]
+        return sorted(filter(None, told))
 
     def conclude(self, run):
         run.memory["store"] = run.read(
@@ -300,15 +461,21 @@ class PreserveEvidence(Settings, Step):
         view = run.view
         kept = [s.name for s, value in view.values.items() if value == s.keep]
         kept += [f"volume {v}" for v, (_, deleted) in view.volumes.items() if not deleted]
+        lost = ", ".join(run.memory.get("lost", ()))
         if view.snapshots:
-            rows = [f"{s['SnapshotId']} of {s['VolumeId']} ({s['State']})" for s in view.snapshots]
+            rows = [f"{s.id} of {s.volume} ({s.state})" for s in view.snapshots]
             told = f"Snapshots of one point in time: {', '.join(rows)}."
-        elif view.snapshot_ids:
-            told = f"The snapshots of this incident exist no more: {', '.join(view.snapshot_ids)}."
-        elif view.volumes:
-            told = "There is no snapshot."
-        else:
+        elif not view.volumes:
             told = "The instance has no EBS volume, so there is nothing to snapshot."
+        elif view.recorded:
+            told = f"On record, and not shown by EC2: {', '.join(view.recorded)}."
+        else:
+            told = "There is no snapshot."
+        if lost:
+            told += (
+                f" On record for this incident were {lost}, which EC2 does not show: deleted, or "
+                "never made. New ones were taken."
+            )
         if missed := self.missed(view):
             told += f" Attached later and not in the snapshots: {', '.join(missed)}."
         store = run.memory.get("store", "")
@@ -316,7 +483,7 @@ class PreserveEvidence(Settings, Step):
 
     def missed(self, view):
         """The volumes that are in none of the snapshots, where there are any."""
-        taken = {s["VolumeId"] for s in view.snapshots}
+        taken = {s.volume for s in view.snapshots}
         return sorted(set(view.volumes) - taken) if taken else []
 
     def facts(self, run):
@@ -326,10 +493,10 @@ class PreserveEvidence(Settings, Step):
         return {
             "snapshots": [
                 {
-                    "id": s["SnapshotId"],
-                    "volume_id": s["VolumeId"],
-                    "device": run.view.volumes.get(s["VolumeId"], (None,))[0],
-                    "state": s["State"],
+                    "id": s.id,
+                    "volume_id": s.volume,
+                    "device": run.view.volumes.get(s.volume, (None,))[0],
+                    "state": s.state,
                 }
                 for s in run.view.snapshots
             ]
@@ -341,8 +508,9 @@ class RestoreSettings(Settings, Revert):
 
     Only what the record names is changed, so that an instance or a volume that a person had
     protected before stays protected. A volume that is no longer attached has no such setting; it is
-    named. When EC2 refuses a change the record stays, so that this can be run again. The tags of
-    the snapshots stay: `forensic:instance` and `forensic:finding` find them.
+    named, and so is a word of the record that means nothing. When EC2 refuses a change the record
+    stays, so that this can be run again. The tags of the snapshots stay: `forensic:instance` and
+    `forensic:finding` find them.
 
     :example:
 
@@ -376,7 +544,8 @@ class RestoreSettings(Settings, Revert):
     def look_at(self, run, instance):
         run.memory |= self.recorded(run)
         words = run.memory[record.SETTINGS]
-        return self.values(run, [s for s in SETTINGS if s.word in words]), volumes(instance)
+        settings = [s for s in SETTINGS if s.word in words]
+        return self.values(run, settings), self.volumes(run, instance)
 
     def changes(self, run):
         values, attached = run.view
@@ -396,24 +565,38 @@ class RestoreSettings(Settings, Revert):
                     make=partial(self.write_volume, run, device, True),
                     unseen=NOT_SHOWN,
                 )
+        known = [s.word for s in SETTINGS] + [f"{v}=delete" for v in self.recorded_volumes(run)]
+        for word in dict.fromkeys(run.memory[record.SETTINGS]):
+            if word not in known:
+                yield skipped(word)
+        for word in run.memory[record.SNAPSHOTS][1:]:
+            if not SNAPSHOT_ID.fullmatch(word):
+                yield skipped(word)
 
     def recorded_volumes(self, run):
-        words = run.memory[record.SETTINGS]
-        return sorted(word.partition("=")[0] for word in words if word.endswith("=delete"))
+        matches = map(VOLUME.fullmatch, run.memory[record.SETTINGS])
+        return sorted({match[1] for match in matches if match})
 
     def plan(self, run):
         return f"Would put back: {' '.join(run.memory[record.SETTINGS]) or 'nothing'}."
 
     def tell(self, run):
-        words, snapshots = (run.memory[key] for key in self.keys)
-        detail = f"Back as before, as read back from EC2: {' '.join(words) or 'no setting'}."
-        if run.problems:
+        back = [change.name for change in run.holding if not change.flaws]
+        detail = f"Back as before, as read back from EC2: {', '.join(back) or 'no setting'}."
+        if not self.is_over(run):
             detail = "Not everything could be put back; the record is kept, this can be run again."
         if gone := [v for v in self.recorded_volumes(run) if v not in run.view[1]]:
             detail += f" No longer attached, nothing to put back: {', '.join(gone)}."
-        if snapshots[1:]:
-            detail += f" The snapshots stay: {', '.join(snapshots[1:])}."
+        if snapshots := [w for w in run.memory[record.SNAPSHOTS] if SNAPSHOT_ID.fullmatch(w)]:
+            detail += f" The snapshots stay: {', '.join(snapshots)}."
         return detail
+
+
+def skipped(word):
+    """A word of the record that this pack did not write, or somebody has changed."""
+    return Change(
+        f"in the record: {word[:80]}", holds=True, flaws={"malformed": "means nothing, left out"}
+    )
 
 
 register("preserve-evidence", PreserveEvidence, "ec2")

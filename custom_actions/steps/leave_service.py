@@ -2,12 +2,14 @@
 sent to it; and the way back.
 
 The record, on the instance: `forensic:auto-scaling-group` holds the name of the group;
+`forensic:suspended-processes` holds the processes of that group that are suspended for it;
 `forensic:load-balancers` holds one word for each registration: `<name>/<id>/<port>` of a target
 group, with `/<address>` behind it when the target is an address, or `classic/<name>`. Name and id
 are the end of the target group's ARN, so that one made later under the same name is not mistaken
-for it.
+for it. Whoever may tag the instance can write there too: words that are none are skipped and named.
 """
 
+import re
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
@@ -18,12 +20,29 @@ from c7n.utils import type_schema
 
 from custom_actions import record
 from custom_actions.instance import OfInstance
-from custom_actions.record import AUTO_SCALING_GROUP, LOAD_BALANCERS
+from custom_actions.record import AUTO_SCALING_GROUP, LOAD_BALANCERS, SUSPENDED
 from custom_actions.registry import register
-from custom_actions.response import Change, LookAgain, Revert, Step, error_code, ignoring
+from custom_actions.response import (
+    Change,
+    Impossible,
+    LookAgain,
+    Revert,
+    Step,
+    error_code,
+    ignoring,
+)
 
 CLASSIC = "classic load balancers"
 GONE = ("TargetGroupNotFound", "LoadBalancerNotFound")
+
+# What DetachInstances takes.
+DETACHABLE = ("InService", "Standby")
+
+# With these suspended a group terminates none of its instances.
+PROCESSES = ("ReplaceUnhealthy", "Terminate")
+
+NAME = re.compile(r"[A-Za-z0-9-]{1,32}")  # of a target group or a classic load balancer
+GROUP_ID = re.compile(r"[0-9a-f]{1,32}")
 
 NOT_OUT = PolicyExecutionError("it still shows the instance, it may leave it later")
 
@@ -41,8 +60,13 @@ class Target(NamedTuple):
 
     @classmethod
     def parse(cls, word):
+        """Raises ValueError when the word is not one of a target."""
         name, group_id, port, *address = word.split("/")
-        return cls(f"{name}/{group_id}", int(port), *address)
+        if not (NAME.fullmatch(name) and GROUP_ID.fullmatch(group_id) and len(address) < 2):
+            raise ValueError(word)
+        if not 0 < int(port) < 65536:
+            raise ValueError(word)
+        return cls(f"{name}/{group_id}", int(port), *(str(ip_address(a)) for a in address))
 
 
 class Registrations(NamedTuple):
@@ -58,27 +82,69 @@ class Registrations(NamedTuple):
 
     @classmethod
     def parse(cls, words):
-        """The registrations that recorded words name."""
-        groups, classic = {}, []
+        """The registrations that recorded words name, and the words that name none."""
+        groups, classic, malformed = {}, [], []
         for word in words:
-            if word.startswith("classic/") and word.count("/") == 1:
-                classic.append(word.partition("/")[2])
-            else:
+            kind, _, name = word.partition("/")
+            if kind == "classic" and NAME.fullmatch(name):
+                classic.append(name)
+                continue
+            try:
                 target = Target.parse(word)
+            except ValueError:
+                malformed.append(word)
+            else:
                 groups.setdefault(target.group, []).append(target)
-        return cls(groups, classic)
+        return cls(groups, classic), malformed
+
+    def __or__(self, other):
+        targets = dict(self.targets)
+        for group, more in other.targets.items():
+            targets[group] = unique(targets.get(group, ()), more)
+        return Registrations(targets, unique(self.classic, other.classic))
+
+
+def unique(*lists):
+    return list(dict.fromkeys(item for items in lists for item in items))
+
+
+class Member(NamedTuple):
+    """An instance as its Auto Scaling group has it."""
+
+    group: str
+    state: str
+    health: str
+
+    @property
+    def is_leaving(self):
+        """Out, on its way out, or kept apart until a person calls for its termination."""
+        return self.state in ("Detaching", "Detached") or self.state.endswith(":Retained")
+
+    @property
+    def is_terminating(self):
+        return self.state.startswith(("Terminat", "Warmed:Terminat"))
+
+    @property
+    def is_warm(self):
+        return self.state.startswith("Warmed:")
+
+
+class Group(NamedTuple):
+    """An Auto Scaling group."""
+
+    name: str
+    suspended: set
+    target_groups: list  # ends of ARNs
+    classic: list
 
 
 class View(NamedTuple):
     addresses: dict  # {VPC id: the networks that belong to the instance}
-    member: dict | None  # as Auto Scaling describes it
+    member: Member | None
     known: bool  # whether Auto Scaling answered
     now: Registrations
-
-    @property
-    def group(self):
-        """The Auto Scaling group that it is in, and not on its way out of."""
-        return None if is_leaving(self.member) else self.member["AutoScalingGroupName"]
+    group: Group | None = None
+    held: dict = {}  # {process: the other instances that it is suspended for}
 
 
 def escaped(name):
@@ -91,19 +157,24 @@ def recorded_group(tags):
     return unquote("".join(words).replace("=", "%")) if words else None
 
 
-def own_addresses(instance):
-    """The networks that belong to an instance: {VPC id: its addresses and delegated prefixes}."""
-    found = {}
-    for interface in instance.get("NetworkInterfaces") or ():
-        networks = found.setdefault(interface["VpcId"], [])
+def processes(words):
+    """The processes that recorded words name."""
+    found = (word.removeprefix("-") for word in words or ())
+    return [process for process in dict.fromkeys(found) if process in PROCESSES]
+
+
+def networks_of(interface):
+    """The addresses and delegated prefixes of an interface."""
+    return [
+        ip_network(item[key])
         for items, key in (
             ("PrivateIpAddresses", "PrivateIpAddress"),
             ("Ipv6Addresses", "Ipv6Address"),
             ("Ipv4Prefixes", "Ipv4Prefix"),
             ("Ipv6Prefixes", "Ipv6Prefix"),
-        ):
-            networks += [ip_network(item[key]) for item in interface.get(items) or ()]
-    return found
+        )
+        for item in interface.get(items) or ()
+    ]
 
 
 def is_own(address, networks):
@@ -111,12 +182,16 @@ def is_own(address, networks):
 
 
 def is_leaving(member):
-    """Whether an instance, as Auto Scaling describes it, is out of its group or on its way out."""
-    return member is None or member["LifecycleState"] in ("Detaching", "Detached")
+    """Whether an instance is in no group, or on its way out of it."""
+    return member is None or member.is_leaving
 
 
 def group_part(name):
     return f"Auto Scaling group {name}"
+
+
+def processes_part(name):
+    return f"processes of {group_part(name)}"
 
 
 class Service(OfInstance):
@@ -127,13 +202,55 @@ class Service(OfInstance):
         answer = self.client("autoscaling").describe_auto_scaling_instances(
             InstanceIds=[self.resource_id(run)]
         )
-        return next(iter(answer["AutoScalingInstances"]), None)
+        for shown in answer["AutoScalingInstances"]:
+            return Member(
+                shown["AutoScalingGroupName"], shown["LifecycleState"], shown.get("HealthStatus")
+            )
+        return None
 
     def look_at_member(self, run):
         """(what `member` says, whether Auto Scaling answered)."""
         unknown = object()
         member = run.read("Auto Scaling", self.member, run, default=unknown)
         return (None, False) if member is unknown else (member, True)
+
+    def group(self, name):
+        """The Auto Scaling group of that name; None when there is none."""
+        answer = self.client("autoscaling").describe_auto_scaling_groups(
+            AutoScalingGroupNames=[name]
+        )
+        for shown in answer["AutoScalingGroups"]:
+            return Group(
+                name,
+                {process["ProcessName"] for process in shown["SuspendedProcesses"]},
+                [tail(arn) for arn in shown["TargetGroupARNs"]],
+                shown["LoadBalancerNames"],
+            )
+        return None
+
+    def held(self, run, group, let_go=False):
+        """For which other instances processes of a group are suspended: {process: instance ids}.
+
+        let_go: whether those count that need it no longer and have not resumed it yet.
+        """
+        found = {}
+        for other, tags in record.find(self.client(), [SUSPENDED, AUTO_SCALING_GROUP]).items():
+            words = record.from_tags(tags, SUSPENDED) or ()
+            if other == self.resource_id(run) or recorded_group(tags) != group:
+                continue
+            for process in processes(w for w in words if let_go or not w.startswith("-")):
+                found.setdefault(process, []).append(other)
+        return found
+
+    def own_addresses(self, run, instance):
+        """The networks that belong to an instance: {VPC id: its addresses and prefixes}."""
+        found = {}
+        interfaces = run.read("the interfaces", instance.__getitem__, "NetworkInterfaces")
+        for interface in interfaces or ():
+            told = f"the addresses of {interface.get('NetworkInterfaceId')}"
+            networks = run.read(told, networks_of, interface, default=())
+            found.setdefault(interface.get("VpcId"), []).extend(networks)
+        return found
 
     def pages(self, service, operation, key):
         pages = self.client(service).get_paginator(operation).paginate()
@@ -147,29 +264,31 @@ class Service(OfInstance):
         )
 
     def registered(self, run, group):
-        """The targets of one target group that are this instance, or an address.
+        """The targets of one target group that are this instance, or an address."""
+        return run.read(f"target group {group}", self.targets, run, group, default=())
+
+    def targets(self, run, group):
+        """The same, as ELB describes them.
 
         Without `Targets` in the request ELB describes all, with all their ports. A target whose
         state is draining has been deregistered.
         """
-        described = run.read(
-            f"target group {group}",
-            ignoring,
+        described = ignoring(
             "TargetGroupNotFound",
             self.client("elbv2").describe_target_health,
             TargetGroupArn=self.arn(group),
         )
-        return [
-            Target(
-                group,
-                t["Target"]["Port"],
-                "" if t["Target"]["Id"] == self.resource_id(run) else t["Target"]["Id"],
-            )
-            for t in (described or {}).get("TargetHealthDescriptions", ())
+        shown = described["TargetHealthDescriptions"] if described else ()
+        own = self.resource_id(run)
+        found = [
+            (t["Target"]["Id"], t["Target"]["Port"])
+            for t in shown
             if t["TargetHealth"]["State"] != "draining"
-            and (
-                t["Target"]["Id"] == self.resource_id(run) or not t["Target"]["Id"].startswith("i-")
-            )
+        ]
+        return [
+            Target(group, port, "" if target == own else target)
+            for target, port in found
+            if target == own or not target.startswith("i-")
         ]
 
     def registrations(self, run, wanted):
@@ -191,11 +310,17 @@ class Service(OfInstance):
             "LoadBalancerDescriptions",
             default=(),
         )
-        return [
-            balancer["LoadBalancerName"]
-            for balancer in balancers
-            if self.resource_id(run) in (i["InstanceId"] for i in balancer["Instances"])
-        ]
+        names = []
+        for number, balancer in enumerate(balancers, 1):
+            name = balancer.get("LoadBalancerName")
+            told = f"classic load balancer {name or f'number {number}'}"
+            names += run.read(told, self.name_if_in, run, balancer, default=())
+        return names
+
+    def name_if_in(self, run, balancer):
+        """The name of a classic load balancer in a list, when the instance is registered in it."""
+        ids = [instance["InstanceId"] for instance in balancer["Instances"]]
+        return [balancer["LoadBalancerName"]] if self.resource_id(run) in ids else []
 
     def change_targets(self, call, run, targets):
         """Call `deregister_targets` or `register_targets` for the targets of one target group."""
@@ -208,6 +333,11 @@ class Service(OfInstance):
         call(LoadBalancerName=name, Instances=[{"InstanceId": self.resource_id(run)}])
 
 
+def tail(arn):
+    """The end of a target group's ARN: <name>/<id>."""
+    return arn.partition(":targetgroup/")[2]
+
+
 class LeaveService(Service, Step):
     """Takes an instance out of its Auto Scaling group and out of every load balancer.
 
@@ -217,6 +347,10 @@ class LeaveService(Service, Step):
     deregistered from every target group of its VPCs in which it is registered, by its id or by one
     of its addresses, on every port, and from every classic load balancer. What it was registered in
     is recorded before, for `return-to-service`; nothing is ever taken out of that record.
+
+    Put it directly behind `isolate-instance`: health checks fail within seconds. It detaches first
+    and searches the load balancers then; it asks before only for those that belong to the group,
+    since Auto Scaling takes the instance out of them and nothing tells of that afterwards.
 
     :example:
 
@@ -244,21 +378,34 @@ class LeaveService(Service, Step):
     those that it can end. Auto Scaling itself also deregisters an instance that it detaches from
     the load balancers of the group; deregistering twice is not an error.
 
-    Limits: only an instance that is InService or Standby can be detached; another state is
-    reported, and the retry by Lambda tries again. One that its group is terminating already is
-    reported as such. Where the group's process `Launch` is suspended nothing takes its place.
+    Only an instance that is InService or Standby can be detached. In any other state (Pending,
+    EnteringStandby, one with a hook, a warm pool's) the processes ReplaceUnhealthy and Terminate of
+    its group are suspended, if they are not. **That is a price for the whole group**: until the
+    release it replaces no unhealthy instance and does not scale in. It is recorded
+    (`forensic:suspended-processes`) and ends with `return-to-service`. Scale-in protection of the
+    instance would be milder and is of no use here: it begins with InService, is refused in warm
+    pools, and does not hold against a failed health check. A state that passes is reported as
+    failed, so that the retry by Lambda detaches; that a warm pool's instance cannot be detached is
+    told. One that its group is terminating already is reported as such: nothing stops that, and
+    what is left are its volumes and snapshots (`preserve-evidence`). One that the group retains
+    after a hook (Terminating:Retained) is terminated by nobody, and counts as out.
+
+    Limits: whether suspended processes keep an instance of a warm pool was not run against AWS.
+    Where the group's process `Launch` is suspended nothing takes its place.
     Target groups with target type `ip` in another VPC (by peering) are not searched, because an
     address says nothing outside its VPC. VPC Lattice, Global Accelerator, Route 53 and services
     that find their members by themselves (ECS, EKS) are not touched; the last may register it
     again. A target's QuicServerId is not recorded. One call is made for each target group of the
     VPC, four at a time.
 
-    IAM: autoscaling:DetachInstances on Auto Scaling groups; elasticloadbalancing:DeregisterTargets
-    on target groups, DeregisterInstancesFromLoadBalancer on classic load balancers; the describes
-    on "*".
+    IAM: autoscaling:DetachInstances and SuspendProcesses on Auto Scaling groups;
+    elasticloadbalancing:DeregisterTargets on target groups, DeregisterInstancesFromLoadBalancer on
+    classic load balancers; ec2:CreateTags on instances; the describes on "*".
 
     Sources: https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DetachInstances.html;
-    https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-detach-attach-instances.html;
+    https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-detach-attach-instances.html,
+    understand-how-suspending-processes-affects-other-processes.html and
+    ec2-auto-scaling-instance-protection.html there; API_AutoScalingInstanceDetails.html (states);
     https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DeregisterTargets.html;
     that Standby can be detached as well: https://github.com/reproio/ecs_deploy/issues/47.
     """
@@ -266,9 +413,12 @@ class LeaveService(Service, Step):
     schema = type_schema("leave-service")
     permissions = (
         "ec2:DescribeInstances",
+        "ec2:DescribeTags",
         "ec2:CreateTags",
+        "autoscaling:DescribeAutoScalingGroups",
         "autoscaling:DescribeAutoScalingInstances",
         "autoscaling:DetachInstances",
+        "autoscaling:SuspendProcesses",
         "elasticloadbalancing:DescribeTargetGroups",
         "elasticloadbalancing:DescribeTargetHealth",
         "elasticloadbalancing:DescribeLoadBalancers",
@@ -278,51 +428,87 @@ class LeaveService(Service, Step):
     nothing = {"auto_scaling_group": None, "registrations": []}
 
     def look_at(self, run, instance):
-        member, known = self.look_at_member(run)
-        addresses = own_addresses(instance)
         if run.view is None:
-            found = Registrations(self.find_targets(run, addresses), self.classic(run))
+            words = record.from_tags(run.tags, LOAD_BALANCERS) or []
             run.memory |= {
-                "found": found,
+                "found": Registrations({}, []),
                 "group": recorded_group(run.tags),
-                "words": record.from_tags(run.tags, LOAD_BALANCERS) or [],
+                "words": Registrations.parse(words)[0].words,
+                "searched": False,
             }
-        else:
-            found = self.registrations(run, run.memory["found"])
-        return View(addresses, member, known, found)
+        member, known = self.look_at_member(run)
+        group = None
+        if not is_leaving(member):
+            told = f"what belongs to {group_part(member.group)}"
+            group = run.read(told, self.group, member.group)
+        held = {}
+        if self.is_to_halt(member) and group and group.suspended & set(PROCESSES):
+            told = f"who else needs the {processes_part(member.group)}"
+            held = run.read(told, self.held, run, member.group, let_go=True, default={})
+        addresses = self.own_addresses(run, instance)
+        now = self.registrations(run, run.memory["found"])
+        if not run.memory["searched"]:
+            # An unhealthy instance can be terminated within seconds: the detachment does not wait
+            # for a search through all target groups, only for those that Auto Scaling itself takes
+            # it out of, since nothing tells of them afterwards.
+            quick = group and member.state in DETACHABLE and run.view is None and not self.dryrun
+            found = self.of_group(run, group) if quick else self.search(run, addresses)
+            run.memory |= {"found": run.memory["found"] | found, "searched": not quick}
+            now |= found
+        return View(addresses, member, known, now, group, held)
+
+    def of_group(self, run, group):
+        """The instance's registrations in what the Auto Scaling group registers it in."""
+        targets = {
+            name: [t for t in self.registered(run, name) if not t.address]
+            for name in group.target_groups
+        }
+        classic = self.classic(run) if group.classic else ()
+        return Registrations({name: found for name, found in targets.items() if found}, classic)
+
+    def search(self, run, addresses):
+        """All registrations of the instance."""
+        return Registrations(self.find_targets(run, addresses), self.classic(run))
 
     def find_targets(self, run, addresses):
         """The instance's registrations in the target groups of its VPCs.
 
         ELB has no way to ask for the groups of a target: one call for each group, some at a time.
         """
-        groups = [
-            group
-            for group in run.read(
-                "target groups",
-                self.pages,
-                "elbv2",
-                "describe_target_groups",
-                "TargetGroups",
-                default=(),
-            )
-            if group.get("VpcId") in addresses and group["TargetType"] in ("instance", "ip")
-        ]
-        tails = [group["TargetGroupArn"].partition(":targetgroup/")[2] for group in groups]
+        shown = run.read(
+            "target groups",
+            self.pages,
+            "elbv2",
+            "describe_target_groups",
+            "TargetGroups",
+            default=(),
+        )
+        groups = {}
+        for number, group in enumerate(shown, 1):
+            told = f"target group {group.get('TargetGroupName') or f'number {number}'}"
+            groups |= run.read(told, self.vpc_of, group, addresses, default={})
         self.client("elbv2")  # made here: the threads share it
         with self.executor_factory(max_workers=4) as workers:
-            shown = list(workers.map(partial(self.registered, run), tails))
+            targets = list(workers.map(partial(self.registered, run), groups))
         found = {
-            tail: [
-                t for t in targets if not t.address or is_own(t.address, addresses[group["VpcId"]])
-            ]
-            for group, tail, targets in zip(groups, tails, shown, strict=True)
+            name: [t for t in some if not t.address or is_own(t.address, addresses[groups[name]])]
+            for name, some in zip(groups, targets, strict=True)
         }
-        return {tail: targets for tail, targets in found.items() if targets}
+        return {name: some for name, some in found.items() if some}
+
+    def vpc_of(self, group, addresses):
+        """{end of its ARN: its VPC} of a target group in which the instance could be."""
+        if group["TargetType"] not in ("instance", "ip") or group["VpcId"] not in addresses:
+            return {}
+        return {tail(group["TargetGroupArn"]): group["VpcId"]}
+
+    def is_to_halt(self, member):
+        """Whether it can be kept from being terminated, but not be detached."""
+        return not (is_leaving(member) or member.is_terminating or member.state in DETACHABLE)
 
     def changes(self, run):
         view, found = run.view, run.memory["found"]
-        group = view.group or run.memory.get("leaving")
+        group = run.memory.get("leaving") if is_leaving(view.member) else view.member.group
         if group:
             run.memory["leaving"] = group
             # The group first: it terminates what its load balancers call unhealthy.
@@ -332,13 +518,15 @@ class LeaveService(Service, Step):
                 make=partial(self.detach, run, group, view.member),
                 key=AUTO_SCALING_GROUP,
                 words=() if run.memory["group"] else (escaped(group),),
-                unseen=NOT_OUT,
+                unseen=not_detached(view.member),
             )
+            if self.is_to_halt(view.member) and view.group:
+                yield self.halt(run)
         elbv2, elb = self.client("elbv2"), self.client("elb")
         for group, targets in found.targets.items():
             yield Change(
                 f"target group {group}",
-                holds=not view.now.targets[group] and f"target group {group}" not in run.unread,
+                holds=not view.now.targets.get(group) and f"target group {group}" not in run.unread,
                 make=partial(self.change_targets, elbv2.deregister_targets, run, targets),
                 key=LOAD_BALANCERS,
                 words=tuple(target.word for target in targets),
@@ -347,7 +535,8 @@ class LeaveService(Service, Step):
         for name in found.classic:
             yield Change(
                 f"classic load balancer {name}",
-                holds=name not in view.now.classic and CLASSIC not in run.unread,
+                holds=name not in view.now.classic
+                and not {CLASSIC, f"classic load balancer {name}"} & run.unread.keys(),
                 make=partial(
                     self.change_classic, elb.deregister_instances_from_load_balancer, run, name
                 ),
@@ -357,56 +546,110 @@ class LeaveService(Service, Step):
             )
 
     def detach(self, run, group, member):
-        state = member["LifecycleState"]
-        if state.startswith(("Terminat", "Warmed:Terminat")):
-            raise PolicyExecutionError(f"it is terminating the instance already ({state})")
+        if member is None:
+            raise LookAgain
+        if member.is_terminating:
+            raise PolicyExecutionError(
+                f"it is terminating the instance already ({member.state}), which nothing stops. "
+                "Volumes and snapshots stay. While it is in Terminating:Wait a person can gain "
+                "time with aws autoscaling record-lifecycle-action-heartbeat, 48 hours at most"
+            )
+        if member.is_warm:
+            raise Impossible(
+                f"it is in the warm pool ({member.state}), out of which nothing can be detached"
+            )
+        if member.state not in DETACHABLE:
+            raise LookAgain
         self.client("autoscaling").detach_instances(
             AutoScalingGroupName=group,
             InstanceIds=[self.resource_id(run)],
             ShouldDecrementDesiredCapacity=False,
         )
 
-    def plan(self, run):
-        group, words = run.view.group, run.memory["found"].words
-        return (
-            f"Would detach it from {group_part(group) if group else 'no group'} and "
-            f"deregister it from {', '.join(words) or 'no load balancer'}."
+    def halt(self, run):
+        """Suspend what would terminate it; what a person had suspended is none of the record."""
+        name, suspended, *_ = run.view.group
+        return Change(
+            processes_part(name),
+            holds=set(PROCESSES) <= suspended,
+            make=partial(
+                self.client("autoscaling").suspend_processes,
+                AutoScalingGroupName=name,
+                ScalingProcesses=list(PROCESSES),
+            ),
+            key=SUSPENDED,
+            words=tuple(p for p in PROCESSES if p not in suspended or p in run.view.held),
+            end="suspended",
+            unseen=PolicyExecutionError("Auto Scaling does not show them suspended yet"),
         )
 
+    def plan(self, run):
+        member, words = run.view.member, run.memory["found"].words
+        where = "no group" if is_leaving(member) else group_part(member.group)
+        plan = (
+            f"Would suspend {' and '.join(PROCESSES)} of {where}, for all its instances,"
+            if self.is_to_halt(member)
+            else f"Would detach it from {where}"
+        )
+        return f"{plan} and deregister it from {', '.join(words) or 'no load balancer'}."
+
     def out_of(self, run):
-        """The group and the registrations that it has left, in this run or before."""
+        """The group and the registrations that it has left, or is to leave."""
         memory = run.memory
         words = dict.fromkeys([*memory["words"], *memory["found"].words])
-        return memory["group"] or memory.get("leaving"), list(words)
+        return memory.get("leaving") or memory["group"], list(words)
 
     def tell(self, run):
-        group, words = self.out_of(run)
-        if group or words:
-            detail = "Out of service, as read back: "
-            detail += (
-                f"Auto Scaling group {group}, whose desired capacity is unchanged, so that it "
-                "launches another instance"
-                if group
-                else "no Auto Scaling group"
+        (group, words), member = self.out_of(run), run.view.member
+        if group is None:
+            where = "no Auto Scaling group"
+        elif is_leaving(member):
+            where = (
+                f"{group_part(group)}, whose desired capacity is unchanged, so that it launches "
+                "another instance"
             )
-            detail += f"; load balancers: {', '.join(words) or 'none'}."
-            if run.view.member is not None:
-                detail += f" Auto Scaling shows it as {run.view.member['LifecycleState']}."
         else:
-            detail = "The instance is in no Auto Scaling group and behind no load balancer."
+            where = f"NOT {group_part(group)}"
+        detail = "The instance is in no Auto Scaling group and behind no load balancer."
+        if group or words:
+            detail = (
+                f"Out of service, as read back: {where}; "
+                f"load balancers: {', '.join(words) or 'none'}."
+            )
+        if member is not None:
+            detail += f" Auto Scaling shows it as {member.state}."
         if run.problems:
             detail = "Not everything could be done. " + detail.replace(", as read back", "")
+        if processes(self.present_words(run, SUSPENDED)):
+            detail += (
+                f" {' and '.join(PROCESSES)} of the WHOLE group {group} are suspended until the "
+                "release: it replaces no unhealthy instance and does not scale in."
+            )
         return detail
 
     def facts(self, run):
         group, words = self.out_of(run)
-        return [group or "", *words] + [
-            f"{part}:{text.partition(': ')[0]}" for part, text in run.problems.items()
-        ]
+        halted = [c for c in run.holding if c.key == SUSPENDED]
+        return (
+            [group or "", *words]
+            + [f"{change.name}:{change.end}" for change in halted]
+            + [f"{name}:excused" for name in run.excuses]
+            + [f"{part}:{text.partition(': ')[0]}" for part, text in run.problems.items()]
+        )
 
     def more(self, run):
         group, words = self.out_of(run)
         return {"auto_scaling_group": group, "registrations": words}
+
+
+def not_detached(member):
+    """Why an instance is still in its group at the end, or is not seen to be out."""
+    if is_leaving(member) or member.state in DETACHABLE:
+        return NOT_OUT
+    return PolicyExecutionError(
+        f"the instance is {member.state}, and only {' and '.join(DETACHABLE)} can be detached: "
+        "the next try does it"
+    )
 
 
 class ReturnToService(Service, Revert):
@@ -440,11 +683,21 @@ class ReturnToService(Service, Revert):
     is no longer the instance's; the rest is registered. Whatever else is refused keeps the record,
     so that this can be run again.
 
-    Limits: a target can only be registered while its instance runs.
+    Processes of the group that were suspended for this instance are resumed, but not those that
+    another instance still needs suspended (same group and process in its tags), nor those that were
+    suspended before. While the instance is in the group and isolated, or called unhealthy, they are
+    not: the group would terminate it at once; the error has the command that helps.
+
+    Words in the record that mean nothing are left out and named; the rest is done, and the record
+    goes.
+
+    Limits: a target can only be registered while its instance runs. An instance that was terminated
+    counts as needing the suspension as long as EC2 shows its tags, about an hour.
 
     IAM: elasticloadbalancing:RegisterTargets on target groups,
-    RegisterInstancesWithLoadBalancer on classic load balancers, ec2:DeleteTags on instances, and
-    autoscaling:AttachInstances on Auto Scaling groups when it is to rejoin.
+    RegisterInstancesWithLoadBalancer on classic load balancers, ec2:CreateTags and ec2:DeleteTags
+    on instances, autoscaling:ResumeProcesses on Auto Scaling groups when some were suspended, and
+    autoscaling:AttachInstances on them when it is to rejoin.
 
     Sources: https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_AttachInstances.html;
     https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RegisterTargets.html.
@@ -454,23 +707,55 @@ class ReturnToService(Service, Revert):
     permissions = (
         "ec2:DescribeInstances",
         "ec2:DeleteTags",
+        "ec2:CreateTags",
+        "ec2:DescribeTags",
+        "autoscaling:DescribeAutoScalingGroups",
         "autoscaling:DescribeAutoScalingInstances",
         "autoscaling:AttachInstances",
+        "autoscaling:ResumeProcesses",
         "elasticloadbalancing:DescribeTargetHealth",
         "elasticloadbalancing:DescribeLoadBalancers",
         "elasticloadbalancing:RegisterTargets",
         "elasticloadbalancing:RegisterInstancesWithLoadBalancer",
     )
-    keys = (AUTO_SCALING_GROUP, LOAD_BALANCERS)
+    keys = (AUTO_SCALING_GROUP, LOAD_BALANCERS, SUSPENDED)
     unrecorded = "no service is recorded."
 
     def look_at(self, run, instance):
-        words = self.recorded(run)[LOAD_BALANCERS]
-        run.memory |= {"wanted": Registrations.parse(words), "group": recorded_group(run.tags)}
-        run.memory.setdefault("gone", set())
-        member, known = self.look_at_member(run) if self.rejoin(run) else (None, False)
+        if run.view is None:
+            self.remember(run)
+        name, held = run.memory["group"], {}
+        member, known, group = None, True, None
+        if name:
+            member, known = self.look_at_member(run)
+            # when it cannot be read nothing is done about it, and the record stays
+            group = run.read(group_part(name), self.group, name)
+        if run.memory["halted"] and group:
+            held = run.read(f"who else needs the {processes_part(name)}", self.held, run, name)
         now = self.registrations(run, run.memory["wanted"])
-        return View(own_addresses(instance), member, known, now)
+        return View(self.own_addresses(run, instance), member, known, now, group, held or {})
+
+    def remember(self, run):
+        """Take from the record what is well-formed."""
+        words = self.recorded(run)
+        wanted, malformed = Registrations.parse(words[LOAD_BALANCERS])
+        halted, name = processes(words[SUSPENDED]), recorded_group(run.tags)
+        malformed += [w for w in words[SUSPENDED] if w.removeprefix("-") not in PROCESSES]
+        if name and not (len(name) <= 255 and name.isprintable()):
+            malformed += words[AUTO_SCALING_GROUP]
+            name = None
+        run.memory |= {
+            "wanted": wanted,
+            "malformed": malformed,
+            "group": name,
+            "halted": halted if name else [],
+            "gone": set(),
+        }
+
+    def is_gone(self, run):
+        """Whether the recorded Auto Scaling group is known not to exist."""
+        name = run.memory["group"]
+        return name and not run.view.group and group_part(name) not in run.unread
 
     def rejoin(self, run):
         return run.memory["group"] and self.data.get("rejoin-auto-scaling-group", False)
@@ -498,8 +783,16 @@ class ReturnToService(Service, Revert):
                 name in view.now.classic,
                 partial(self.change_classic, elb.register_instances_with_load_balancer, run, name),
             )
-        if self.rejoin(run):
-            yield self.attach(run)
+        name = run.memory["group"]
+        if view.group:
+            if run.memory["halted"]:
+                yield self.resume(run)
+            if self.rejoin(run):
+                yield self.attach(run)
+        elif self.is_gone(run) and (self.rejoin(run) or run.memory["halted"]):
+            yield no_longer_exists(group_part(name))
+        for word in dict.fromkeys(run.memory["malformed"]):
+            yield skipped(word)
 
     def register(self, run, name, holds, call):
         if name in run.memory["gone"]:
@@ -517,11 +810,47 @@ class ReturnToService(Service, Revert):
         unseen = PolicyExecutionError("it does not show the instance yet")
         return Change(name, holds, make, unseen=unseen)
 
+    def resume(self, run):
+        """Resume the processes that this instance had suspended and no other one needs so."""
+        view, halted = run.view, run.memory["halted"]
+        own = {process for process in halted if process not in view.held}
+        change = Change(
+            processes_part(view.group.name),
+            holds=bool(run.memory.get("let go")) and not own & view.group.suspended,
+            make=partial(self.let_go, run, view.group.name, halted),
+            unseen=PolicyExecutionError("Auto Scaling does not show them resumed yet"),
+        )
+        if is_leaving(view.member):
+            return change  # it cannot be terminated by this, see `let_go`
+        if record.STATE in run.tags:
+            change.error = PolicyExecutionError(
+                "the instance is isolated, the group would terminate it: release it first"
+            )
+        elif str(view.member.health).lower() == "unhealthy":
+            change.error = PolicyExecutionError(
+                "the group calls the instance unhealthy and would terminate it at once. First: aws "
+                f"autoscaling set-instance-health --instance-id {self.resource_id(run)} "
+                "--health-status Healthy"
+            )
+        return change
+
+    def let_go(self, run, group, halted):
+        if not run.view.known:
+            raise LookAgain
+        # Its own need first: of two that are released at once the later one sees nobody's.
+        self.tag(run, record.as_tags(SUSPENDED, [f"-{process}" for process in halted]))
+        run.memory["let go"] = True
+        held = self.held(run, group)
+        if own := [process for process in halted if process not in held]:
+            self.client("autoscaling").resume_processes(
+                AutoScalingGroupName=group, ScalingProcesses=own
+            )
+
     def attach(self, run):
         group, member = run.memory["group"], run.view.member
         change = Change(
             group_part(group),
-            holds=not is_leaving(member) and member["AutoScalingGroupName"] == group,
+            holds=not is_leaving(member) and member.group == group,
             unseen=PolicyExecutionError("Auto Scaling does not show the instance in it"),
         )
         if record.STATE in run.tags:
@@ -530,45 +859,74 @@ class ReturnToService(Service, Revert):
             )
         elif member is not None:
             change.error = change.unseen  # it is in another one, or on its way out
-        elif run.view.known:
-            change.make = partial(
-                self.client("autoscaling").attach_instances,
-                AutoScalingGroupName=group,
-                InstanceIds=[self.resource_id(run)],
-            )
+        else:
+            change.make = partial(self.put_back, run, group)
         return change
+
+    def put_back(self, run, group):
+        if not run.view.known:
+            raise LookAgain
+        self.client("autoscaling").attach_instances(
+            AutoScalingGroupName=group, InstanceIds=[self.resource_id(run)]
+        )
 
     def plan(self, run):
         words, group = run.memory["wanted"].words, run.memory["group"]
-        return f"Would register it with {', '.join(words) or 'no load balancer'} and " + (
-            f"attach it to Auto Scaling group {group}."
-            if self.rejoin(run)
-            else "attach it to none."
+        resume = f" Would resume {' and '.join(run.memory['halted'])} of {group_part(group)}."
+        return (
+            f"Would register it with {', '.join(words) or 'no load balancer'} and "
+            + (f"attach it to {group_part(group)}." if self.rejoin(run) else "attach it to none.")
+            + (resume if run.memory["halted"] else "")
         )
 
     def tell(self, run):
-        words, group = run.view.now.words, run.memory["group"]
-        detail = f"Registered again, as read back: {', '.join(words) or 'with no load balancer'}."
-        if group and not self.rejoin(run):
-            detail += (
-                f" It was NOT put back into Auto Scaling group {group}, which has launched another "
+        view, group = run.view, run.memory["group"]
+        words = view.now.words
+        sentences = [
+            f"Registered again, as read back: {', '.join(words) or 'with no load balancer'}."
+        ]
+        if self.is_gone(run):
+            sentences.append(f"{group_part(group)}, which is recorded, does not exist.")
+        elif group and view.group and view.known:
+            sentences += [self.tell_of_group(run), *self.tell_of_processes(run)]
+        elif group:
+            sentences.append(f"What is with {group_part(group)} could not be read.")
+        if not self.is_over(run):
+            sentences.append("The record is kept, this can be run again.")
+        return " ".join(sentences)
+
+    def tell_of_group(self, run):
+        group, member = run.memory["group"], run.view.member
+        is_in = not is_leaving(member) and member.group == group
+        if is_in and not any(c.tried for c in run.changes if c.name == group_part(group)):
+            return f"It is in {group_part(group)}."
+        if not self.rejoin(run):
+            return (
+                f"It was NOT put back into {group_part(group)}, which has launched another "
                 "instance in its place."
             )
-        elif group and group_part(group) not in run.problems:
-            detail += (
-                f" It is in Auto Scaling group {group} again, whose desired capacity is one higher "
-                "now."
-            )
-        elif group:
-            detail += f" It could not be put back into Auto Scaling group {group}."
-        if not self.is_over(run):
-            detail += " The record is kept, this can be run again."
-        return detail
+        if group_part(group) in run.problems:
+            return f"It could not be put back into {group_part(group)}."
+        return f"It is in {group_part(group)} again, whose desired capacity is one higher now."
+
+    def tell_of_processes(self, run):
+        for change in run.holding:
+            if change.name == processes_part(run.memory["group"]):
+                yield f"Not suspended for it any more: {', '.join(run.memory['halted'])}."
+        for process, others in run.view.held.items():
+            yield f"{process} stays suspended for {', '.join(sorted(others))}."
 
 
 def no_longer_exists(name):
     """What the record names and is not there any more; no further run could put it back."""
     return Change(f"no longer exists: {name}", holds=True, flaws={"gone": "it was left out"})
+
+
+def skipped(word):
+    """A word of the record that this pack did not write, or somebody has changed."""
+    return Change(
+        f"in the record: {word[:80]}", holds=True, flaws={"malformed": "means nothing, left out"}
+    )
 
 
 register("leave-service", LeaveService, "ec2")

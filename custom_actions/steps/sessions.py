@@ -4,9 +4,10 @@ Credentials that have left an instance go on working wherever they are used, how
 instance is isolated. They cannot be taken back, but permissions are looked at for each request:
 an inline policy on the role denies everything to exactly the sessions meant.
 
-- The session names an instance: EC2 names the sessions that it makes after the instance, and
-  `aws:userid` of their requests is `<role id>:<instance id>`. Other instances with the role go on.
-- It names none: every session issued before now is denied, as by "Revoke active sessions" of
+- The session has a name: `aws:userid` of its requests is `<role id>:<name>`. EC2 names the sessions
+  that it makes after the instance. Every other session of the role goes on; whoever uses the same
+  name with the role is denied too, also later.
+- It has none: every session issued before now is denied, as by "Revoke active sessions" of
   IAM's console, by `aws:TokenIssueTime`.
 
 One policy for each incident, named after it: `forensic-deny-sessions-<instance id>` of an
@@ -15,8 +16,10 @@ on one role never overwrite each other, and a revert removes exactly what its in
 two policies may deny the same session; then it takes both reverts to lift that.
 
 Limits. AWS says that it may take some minutes until a change of IAM is in force everywhere. What
-the credentials did before stays done. Not stopped: sessions of other roles that were assumed with
-these credentials, and what needs no permission (sts:GetCallerIdentity).
+the credentials did before stays done. Not stopped: a session of another name, which whoever may
+assume the role can make; sessions of other roles that were assumed with these credentials; what
+else was on the machine: roles of ECS tasks and of EKS pods (IRSA, Pod Identity), the default host
+management role of Systems Manager; and what needs no permission (sts:GetCallerIdentity).
 
 Sources, all under https://docs.aws.amazon.com/IAM/latest/UserGuide/:
 id_roles_use_revoke-sessions (the deny, its time, service-linked roles);
@@ -35,7 +38,14 @@ from c7n.exceptions import PolicyExecutionError
 from c7n.utils import type_schema
 
 from custom_actions import record
-from custom_actions.finding import ENTITY_NAME, FINDING_ID, finding_id, role_session
+from custom_actions.finding import (
+    ENTITY_NAME,
+    FINDING_ID,
+    INSTANCE_ID,
+    affiliated_account,
+    finding_id,
+    role_session,
+)
 from custom_actions.instance import OfInstance
 from custom_actions.record import ROLE_POLICY
 from custom_actions.registry import register
@@ -60,9 +70,12 @@ REASONS = {
 }
 
 
-def deny_instance(role_id, instance_id):
-    """The statement that denies the sessions which EC2 made for one instance."""
-    return _deny({"StringEquals": {"aws:userid": f"{role_id}:{instance_id}"}})
+def deny_session(role_id, name):
+    """The statement that denies the sessions of one name.
+
+    name: a well-formed one (finding.SESSION_NAME), in which IAM finds no variable.
+    """
+    return _deny({"StringEquals": {"aws:userid": f"{role_id}:{name}"}})
 
 
 def deny_older(moment):
@@ -129,9 +142,13 @@ class Deny(NamedTuple):
     """The deny that is wanted, and the statements that its policy has now."""
 
     policy: InlinePolicy
-    instance_id: str | None
+    session: str  # "" for every session
     statement: dict
     present: list
+
+    @property
+    def instance_id(self):
+        return self.session if INSTANCE_ID.fullmatch(self.session) else None
 
     @property
     def about(self):
@@ -139,6 +156,7 @@ class Deny(NamedTuple):
         return {
             "role": self.policy.role_name,
             "policy": self.policy.name,
+            "session": self.session or None,
             "instance": self.instance_id,
             "issued_before": issued_before(self.statement),
         }
@@ -152,32 +170,36 @@ class Deny(NamedTuple):
                 f"sessions of {self.instance_id} with role {role}, wherever they are used; other "
                 f"instances with the role go on. Policy {name}."
             )
+        if self.session:
+            return (
+                f"sessions of role {role} named {self.session}; other names go on. Policy {name}."
+            )
         return (
             f"EVERY session of role {role} issued before {issued_before(self.statement)}, not "
-            f"only the stolen one: the finding names no instance. Policy {name}."
+            f"only the stolen one: the finding names no session. Policy {name}."
         )
 
 
 class Revocation(Step):
     """What the two `revoke-role-sessions` share: the deny on a role that is known to be right."""
 
-    def deny(self, run, role, instance_id, incident):
-        """The deny of one instance's sessions, or of the older ones when `instance_id` is None.
+    def deny(self, run, role, session, incident):
+        """The deny of the sessions of one name, or of the older ones when `session` is empty.
 
         role: RoleName, RoleId and Path as IAM shows them. incident: the end of the policy's name.
         """
         for path, reason in UNEDITABLE.items():
-            if role["Path"].startswith(path):
+            if (role.get("Path") or "").startswith(path):
                 raise PolicyExecutionError(f"role {role['RoleName']} {reason}")
         policy = InlinePolicy(self.client("iam"), role["RoleName"], PREFIX + incident)
         present = policy.statements()
         # The first time of an incident stays: an update of a finding does not move it.
         earlier = next((s for s in present if issued_before(s)), None)
-        if instance_id:
-            wanted = deny_instance(role["RoleId"], instance_id)
+        if session:
+            wanted = deny_session(role["RoleId"], session)
         else:
             wanted = earlier or deny_older(run.begun + AHEAD)
-        return Deny(policy, instance_id, wanted, present)
+        return Deny(policy, session, wanted, present)
 
     def changes(self, run):
         deny = run.view
@@ -240,7 +262,8 @@ class RevokeInstanceSessions(OfInstance, Revocation):
               - fail-unless-complete
 
     No arguments. The outcome has besides `revoked` (true only when the policy was read back),
-    `role`, `policy`, `instance`, `issued_before` (None here) and `verified_at`. An instance
+    `role`, `policy`, `session` and `instance` (the same), `issued_before` (None here) and
+    `verified_at`. An instance
     without a profile, or whose profile has no role, is `unchanged`; a terminated one without a
     profile is `skipped`, since what it had is not known. Dry run: reads, changes
     nothing.
@@ -297,12 +320,15 @@ class RevokeFindingSessions(Revocation):
     """Denies everything to the role session that a credential finding names.
 
     Role and session come from the finding (`accessKeyDetails`); nothing is done unless IAM has a
-    role of that name with that very id. A session named after an instance is denied alone. Any
-    other session is denied by time: every session of the role issued before now (and half a
-    minute more, as IAM's console has it), so **everybody else with the role is hit as well**.
-    People and programs have to assume the role again. Instances with the role are denied until
-    EC2 gives them new credentials; AWS documents no more than that these come at least five
+    role of that name with that very id. The session is denied by its name, and no other one. Only
+    where the finding names no session every session of the role issued before now is denied (and
+    half a minute more, as IAM's console has it), so that **everybody else with the role is hit as
+    well**. People and programs have to assume the role again. Instances with the role are denied
+    until EC2 gives them new credentials; AWS documents no more than that these come at least five
     minutes before the old ones expire.
+
+    Use inside AWS by an account that GuardDuty knows as affiliated with this one is not revoked:
+    the step is `skipped`, with the account, and the mail says so.
 
     :example:
 
@@ -331,15 +357,17 @@ class RevokeFindingSessions(Revocation):
               - fail-unless-complete
 
     No arguments. The outcome has besides `revoked` (true only when the policy was read back),
-    `role`, `policy`, `instance` or `issued_before`, and `verified_at`. An update of the finding
+    `role`, `policy`, `session` (and `instance` when it is one) or `issued_before`, and
+    `verified_at`. An update of the finding
     changes nothing: the time does not move. A new finding adds a policy of its own. Failed, with
     the reason: a role that cannot be edited (service-linked, of IAM Identity Center), inline
     policies at their limit. Dry run: reads, changes nothing.
 
     IAM: iam:GetRole, iam:GetRolePolicy, iam:PutRolePolicy.
 
-    Limits: a thief who can assume the role anew gets a session that is not denied; close that
-    way, which is in the role's trust policy. See the module for what a deny does not stop.
+    Limits: a thief who can assume the role anew, under another name, gets a session that is not
+    denied; close that way, which is in the role's trust policy. See the module for what a deny does
+    not stop.
     """
 
     schema = type_schema("revoke-role-sessions")
@@ -350,7 +378,17 @@ class RevokeFindingSessions(Revocation):
         incident = finding_id(run.event)
         role = run.resource.get(record.ROLE) or self.role_of(session)
         run.resource[record.ROLE] = role
-        return self.deny(run, role, session.instance_id, incident)
+        if account := affiliated_account(run.event):
+            raise NothingToDo(
+                f"The credentials were used from account {account}, which GuardDuty knows as "
+                "affiliated with this one. Ask there what it was; if it was nobody's work, revoke "
+                "by hand.",
+                "skipped",
+                facts=["affiliated", account],
+                revoked=False,
+                role=role["RoleName"],
+            )
+        return self.deny(run, role, session.name, incident)
 
     def role_of(self, session):
         shown = ignoring("NoSuchEntity", self.client("iam").get_role, RoleName=session.role_name)
@@ -370,8 +408,8 @@ class RestoreInstanceSessions(OfInstance, Revert):
     """Removes the inline policy that `revoke-role-sessions` put on the role of an instance.
 
     It removes what is recorded on the instance and nothing else, and only a policy that is named
-    after this instance: whoever may tag the instance cannot have other policies removed. Denies
-    of credential findings stay and are named.
+    after this instance: whoever may tag the instance cannot have other policies removed. Any other
+    word of the record is left out and named. Denies of credential findings stay and are named.
 
     :example:
 
@@ -419,14 +457,15 @@ class RestoreInstanceSessions(OfInstance, Revert):
     def changes(self, run):
         for word, (policy, statements) in run.view.items():
             if policy is None:
-                error = PolicyExecutionError("is not a policy that this pack made for it")
-                yield Change(word, error=error)
+                flaw = "is not a policy that this pack made for it, left alone"
+                yield Change(word[:200], holds=True, flaws={"malformed": flaw})
             else:
                 yield Change(word, holds=statements == [], make=policy.delete, unseen=policy.unseen)
 
     def conclude(self, run):
         run.memory["left"] = left = []
-        for policy in (run.view[change.name][0] for change in run.holding):
+        gone = {change.name for change in run.holding if not change.flaws}
+        for policy in (policy for word, (policy, _) in run.view.items() if word in gone):
             # a role that is gone has none
             names = run.read("other denies", ignoring, "NoSuchEntity", policy.others)
             left += [f"{policy.role_name}/{name}" for name in names or ()]
@@ -436,10 +475,10 @@ class RestoreInstanceSessions(OfInstance, Revert):
         return f"Would remove {', '.join(run.view)}."
 
     def tell(self, run):
-        left = run.memory["left"]
+        left, gone = run.memory["left"], [c.name for c in run.holding if not c.flaws]
         return (
-            ("Not removed everything of " if run.problems else "Removed ")
-            + ", ".join(run.view)
+            ("Removed " if self.is_over(run) else "Not removed everything of ")
+            + (", ".join(gone if self.is_over(run) else run.view) or "nothing")
             + (f". Other denies stay: {', '.join(left)}." if left else ".")
         )
 

@@ -10,6 +10,9 @@ import itertools
 import json
 from pathlib import Path
 
+from simulation.ec2 import put_root_on_instance_store
+from simulation.load_balancing import put_into
+
 FINDINGS = Path(__file__).parent.parent / "findings"
 ACCOUNT, REGION = "123456789012", "us-west-2"  # moto's account when nothing is assumed
 NUMBERS = itertools.count(1)
@@ -207,19 +210,24 @@ class Block(Stage):
 
 class Evidence(Stage):
     step, revert = "preserve-evidence", "restore-settings"
+    variants = ({}, {"kind": "spot"}, {"kind": "instance-store"})
 
-    def setup(self):
+    def setup(self, kind=None):
+        spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if kind == "spot" else {}
         self.instance = self.launch(
+            **spot,
             InstanceInitiatedShutdownBehavior="terminate",
             BlockDeviceMappings=[
                 {"DeviceName": name, "Ebs": {"VolumeSize": 8, "DeleteOnTermination": True}}
                 for name in ("/dev/sda", "/dev/sdb")
             ],
         )
+        if kind == "instance-store":
+            put_root_on_instance_store(self.instance, region=REGION, account_id=ACCOUNT)
         self.ec2.create_tags(
             Resources=[self.instance],
             Tags=[
-                {"Key": "forensic:isolated-at", "Value": "2026-11-23T09:00:00+00:00"},
+                {"Key": "forensic:isolated-at", "Value": "2024-11-23T09:00:00+00:00"},
                 {"Key": "forensic:finding", "Value": self.event["detail"]["id"]},
             ],
         )
@@ -252,6 +260,8 @@ class Evidence(Stage):
 
 class Service(Stage):
     step, revert = "leave-service", "return-to-service"
+    # one of a warm pool, of which one process is suspended already: for another instance
+    variants = ({}, {"warm": True})
 
     @classmethod
     def share(cls, client):
@@ -264,7 +274,7 @@ class Service(Stage):
         )
         return made
 
-    def setup(self):
+    def setup(self, warm=False):
         number = next(NUMBERS)
         self.scaling, self.elbv2, self.elb = map(self.client, ("autoscaling", "elbv2", "elb"))
         self.group, self.classic = f"group-{number}", f"classic-{number}"
@@ -272,7 +282,7 @@ class Service(Stage):
             AutoScalingGroupName=self.group,
             LaunchConfigurationName="web",
             MinSize=0,
-            MaxSize=3,
+            MaxSize=99,
             DesiredCapacity=1,
             VPCZoneIdentifier=self.shared["subnet"],
         )
@@ -293,6 +303,20 @@ class Service(Stage):
         self.elb.register_instances_with_load_balancer(
             LoadBalancerName=self.classic, Instances=[{"InstanceId": self.instance}]
         )
+        if warm:
+            put_into(self.instance, "Warmed:Running", region=REGION, account_id=ACCOUNT)
+            self.scaling.suspend_processes(
+                AutoScalingGroupName=self.group, ScalingProcesses=["Terminate"]
+            )
+            other = {
+                "forensic:auto-scaling-group": self.group,
+                "forensic:suspended-processes": "Terminate",
+            }
+            self.ec2.create_tags(
+                Resources=[self.launch()],
+                Tags=[{"Key": key, "Value": value} for key, value in other.items()],
+            )
+            self.event["detail"]["resource"]["instanceDetails"]["instanceId"] = self.instance
 
     def teardown(self):
         """So that the next stage's step does not look through the target groups of this one."""
@@ -302,11 +326,14 @@ class Service(Stage):
     def revert_data(self):
         return {"rejoin-auto-scaling-group": True}
 
-    def members(self):
+    def describe(self):
         (shown,) = self.scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[self.group])[
             "AutoScalingGroups"
         ]
-        return [i["InstanceId"] for i in shown["Instances"]]
+        return shown
+
+    def members(self):
+        return [i["InstanceId"] for i in self.describe()["Instances"]]
 
     def state(self):
         health = self.elbv2.describe_target_health(TargetGroupArn=self.target_group)
@@ -315,6 +342,7 @@ class Service(Stage):
         ]
         return {
             "member": self.instance in self.members(),
+            "suspended": sorted(p["ProcessName"] for p in self.describe()["SuspendedProcesses"]),
             "targets": sorted(
                 (t["Target"]["Id"], t["Target"]["Port"])
                 for t in health["TargetHealthDescriptions"]
@@ -368,7 +396,7 @@ class FindingSessions(Role):
     kind = revert_kind = "account"
     step, revert = "revoke-role-sessions", "restore-role-sessions"
     finding = "iam-role-credential-exfiltration"
-    variants = ({}, {"session": "app-session"})
+    variants = ({}, {"session": "app-session"}, {"session": ""})
 
     def setup(self, session="i-0abc1234def567890"):
         self.make_role()

@@ -30,7 +30,7 @@ class Wire:
     """The session of the steps. `calls` are those of the last run, as <service>:<operation>.
 
     A fault is a function of (number of the call, its name) that returns an error code to refuse
-    it, SWALLOW to answer without doing it, or None.
+    it, SWALLOW to answer without doing it, or None. `edit(operation, answer)` changes answers.
     """
 
     SWALLOW = object()
@@ -39,7 +39,7 @@ class Wire:
         self.session = boto3.Session("testing", "testing", region_name=stages.REGION)
         self.session.events.register("before-call.*.*", self.before)
         self.session.events.register("after-call.*.*", self.after)
-        self.calls, self.fault, self.last = [], None, None
+        self.calls, self.fault, self.last, self.edit = [], None, None, None
 
     def factory(self, assume=True, region=None):
         return self.session
@@ -58,7 +58,9 @@ class Wire:
             return SimpleNamespace(status_code=403), {"Error": error, "ResponseMetadata": {}}
         return None
 
-    def after(self, **kw):
+    def after(self, model, parsed, **kw):
+        if self.edit:
+            self.edit(model.name, parsed)
         if self.last is not None and len(self.calls) > self.last:
             raise Died
 

@@ -5,8 +5,10 @@ import re
 
 import pytest
 import yaml
+from moto.ec2.models import ec2_backends
 
 from simulation import deploy
+from simulation import ec2 as double
 from simulation.calls import ApiError
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
@@ -85,6 +87,11 @@ class Bench:
             BlockDeviceMappings=[{"DeviceName": device, "Ebs": {"DeleteOnTermination": delete}}],
         )
         return volume
+
+    def tag(self, resource, tags):
+        self.ec2.create_tags(
+            Resources=[resource], Tags=[{"Key": k, "Value": v} for k, v in tags.items()]
+        )
 
     def describe(self, instance):
         return self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][
@@ -254,7 +261,7 @@ def test_a_new_incident_after_the_release_is_snapshotted_again(bench):
     bench.ec2.create_tags(
         Resources=[instance],
         Tags=[
-            {"Key": "forensic:isolated-at", "Value": "2030-01-01T00:00:00+00:00"},
+            {"Key": "forensic:isolated-at", "Value": "2024-01-01T00:00:00+00:00"},
             {"Key": "forensic:state", "Value": "isolated"},
         ],
     )
@@ -341,17 +348,150 @@ def test_without_the_right_to_look_for_snapshots_one_set_is_made(bench):
     assert len(bench.snapshots(instance)) == 1
 
 
-def test_snapshots_that_a_person_deleted_are_not_made_again(bench):
+def test_snapshots_that_are_gone_are_made_anew_and_that_is_told(bench):
     instance = bench.instance()
     event = bench.scene.finding(instance)
-    bench.outcome("evidence", event)
-    (snapshot,) = bench.snapshots(instance)
-    bench.ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+    first = bench.outcome("evidence", event)
+    (old,) = bench.snapshots(instance)
+    bench.ec2.delete_snapshot(SnapshotId=old["SnapshotId"])
 
     report = bench.outcome("evidence", event)
 
-    assert not bench.snapshots(instance)
-    assert f"exist no more: {snapshot['SnapshotId']}" in report["detail"]
+    (new,) = bench.snapshots(instance)
+    told = f"On record for this incident were {old['SnapshotId']}, which EC2 does not show"
+    assert told in report["detail"] and new["SnapshotId"] in report["detail"]
+    assert report["status"] == "done" and report["facts"] != first["facts"]
+    assert bench.outcome("evidence", event)["status"] == "unchanged"
+    assert len(bench.snapshots(instance)) == 1
+
+
+def test_a_record_that_somebody_wrote_before_does_not_keep_snapshots_from_being_made(bench):
+    instance, began = bench.instance(), "2026-01-01T00:00:00+00:00"
+    event = bench.scene.finding(instance)
+    poison = {
+        "forensic:state": "isolated",
+        "forensic:isolated-at": began,
+        "forensic:finding": event["detail"]["id"],
+        "forensic:snapshots": f"{began} snap-0123456789abcdef0",
+    }
+    bench.tag(instance, poison)
+
+    bench.outcome("evidence", event)
+
+    assert len(bench.snapshots(instance)) == 1
+
+
+@pytest.mark.parametrize("of_other_volume", [False, True])
+def test_a_snapshot_that_only_carries_the_tags_does_not_count(bench, of_other_volume):
+    instance, began = bench.instance(), "2024-01-01T00:00:00+00:00"
+    event = bench.scene.finding(instance)
+    volume = bench.instance() if of_other_volume else instance
+    (volume,) = bench.volumes(volume)
+    old = bench.ec2.create_snapshot(VolumeId=volume, Description="old")["SnapshotId"]
+    incident = {"forensic:isolated-at": began, "forensic:finding": event["detail"]["id"]}
+    bench.tag(instance, incident | {"forensic:snapshots": f"{began} {old}"})
+    bench.tag(old, incident | {"forensic:instance": instance})
+
+    report = bench.outcome("evidence", event)
+
+    assert len(bench.snapshots(instance)) == 2
+    assert old not in {s["id"] for s in report["snapshots"]}
+
+
+def test_a_failed_snapshot_is_taken_again(bench):
+    instance = bench.instance()
+    event = bench.scene.finding(instance)
+    bench.outcome("evidence", event)
+    (broken,) = bench.snapshots(instance)
+    ec2_backends[ACCOUNT][REGION].snapshots[broken["SnapshotId"]].status = "error"
+
+    report = bench.outcome("evidence", event)
+
+    states = {s["id"]: s["state"] for s in report["snapshots"]}
+    assert report["status"] == "done" and sorted(states.values()) == ["completed", "error"]
+    assert states[broken["SnapshotId"]] == "error"
+
+
+@pytest.mark.parametrize(
+    "kind, left, told",
+    [
+        ("spot", (False, False, "stop"), "EC2 has none for Spot Instances"),
+        ("instance-store", (True, False, "terminate"), "cannot be stopped"),
+        ("managed", OPEN, "it is managed by eks.amazonaws.com"),
+    ],
+)
+def test_what_the_instance_cannot_have_is_told_and_no_failure(bench, kind, left, told):
+    spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if kind == "spot" else {}
+    instance = bench.instance(**spot, InstanceInitiatedShutdownBehavior="terminate")
+    of = {"region": REGION, "account_id": ACCOUNT}
+    if kind == "instance-store":
+        double.put_root_on_instance_store(instance, **of)
+    if kind == "managed":
+        double.make_managed(instance, **of)
+    event = bench.scene.finding(instance)
+    before = bench.settings(instance)
+
+    first = bench.outcome("evidence", event)
+
+    assert first["status"] == "done" and f"Not possible here: {name(kind)}, " in first["detail"]
+    assert told in first["detail"] and bench.settings(instance) == left
+    assert len(bench.snapshots(instance)) == 1
+    assert bench.outcome("evidence", event)["facts"] == first["facts"]
+    bench.outcome("evidence-back", event)
+    assert bench.settings(instance) == before
+
+
+def name(kind):
+    return "stop protection" if kind == "instance-store" else "termination protection"
+
+
+def test_what_ec2_calls_unsupported_is_told_and_no_failure(bench):
+    instance = bench.instance()
+    bench.cloud.fail(
+        "ModifyInstanceAttribute",
+        "UnsupportedOperation",
+        message="not for this kind",
+        when=lambda call: "DisableApiStop" in call.parameters,
+        times=None,
+    )
+
+    report = bench.outcome("evidence", bench.scene.finding(instance))
+
+    assert "Not possible here: stop protection, EC2 says 'not for this kind'" in report["detail"]
+
+
+def test_a_managed_instance_of_which_no_snapshot_is_allowed_is_told(bench):
+    instance = bench.instance()
+    double.make_managed(instance, region=REGION, account_id=ACCOUNT)
+    bench.cloud.fail("CreateSnapshots", "OperationNotPermitted", times=None)
+
+    report = bench.outcome("evidence", bench.scene.finding(instance))
+
+    assert report["status"] == "skipped"
+    assert "snapshots, OperationNotPermitted; it is managed by" in report["detail"]
+
+
+@pytest.mark.parametrize(
+    "key, word",
+    [
+        ("forensic:settings", "rubbish"),
+        ("forensic:settings", "disableApiStop=True"),
+        ("forensic:settings", "i-0=delete"),
+        ("forensic:snapshots", "snap-x"),
+    ],
+)
+def test_a_word_that_means_nothing_is_named_and_the_release_ends(bench, key, word):
+    instance = bench.instance()
+    before = bench.settings(instance)
+    event = bench.scene.finding(instance)
+    bench.outcome("evidence", event)
+    bench.tag(instance, {key: f"{bench.scene.tags(instance)[key]} {word}"})
+
+    failed = error(bench.run("evidence-back", event))
+
+    assert f"in the record: {word}: means nothing" in failed
+    assert bench.settings(instance) == before
+    assert not {"forensic:settings", "forensic:snapshots"} & set(bench.scene.tags(instance))
 
 
 @pytest.mark.parametrize(
@@ -382,14 +522,13 @@ def test_one_part_is_refused_the_others_are_done_and_the_retry_completes(
     event = bench.scene.finding(instance)
     bench.cloud.fail(
         operation,
-        "UnsupportedOperation",
-        message="Modifying is not supported for spot instances",
+        "UnauthorizedOperation",
         when=lambda call: when is None or when in call.parameters,
     )
 
     failed = bench.run("evidence", event)
 
-    assert part in error(failed) and "UnsupportedOperation" in error(failed)
+    assert part in error(failed) and "UnauthorizedOperation" in error(failed)
     assert bench.settings(instance) == left
     assert set(bench.volumes(instance).values()) == {False}
     assert len(bench.snapshots(instance)) == (0 if part == "snapshots" else 2)

@@ -16,7 +16,8 @@ from simulation.load_balancing import put_into
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 NUMBERS = itertools.count(1)
-BACK = "service-back"
+BACK, RELEASE = "service-back", "service-release"
+OWN_TAGS = ("forensic:auto-scaling-group", "forensic:load-balancers", "forensic:suspended")
 REJOIN = {"type": "return-to-service", "rejoin-auto-scaling-group": True}
 
 
@@ -29,7 +30,7 @@ def functions(pack, tmp_path_factory):
         BACK: (["return-to-service"], {}),
         "service-back-plan": ([REJOIN], {"dryrun": True}),
         "service-rejoin": ([REJOIN], {}),
-        "service-release": (["release-instance", REJOIN], {}),
+        RELEASE: (["release-instance", REJOIN], {}),
     }
     path = tmp_path_factory.mktemp("service") / "service.yml"
     path.write_text(yaml.safe_dump({"policies": [policy(n, *s) for n, s in steps.items()]}))
@@ -125,6 +126,12 @@ class Fleet:
         ]
         return shown
 
+    def suspended(self, group):
+        return {p["ProcessName"] for p in self.describe(group)["SuspendedProcesses"]}
+
+    def suspend(self, group, *processes):
+        self.scaling.suspend_processes(AutoScalingGroupName=group, ScalingProcesses=list(processes))
+
     def members(self, group):
         return [i["InstanceId"] for i in self.describe(group)["Instances"]]
 
@@ -163,11 +170,7 @@ class Fleet:
         return shown["Reservations"][0]["Instances"][0]["State"]["Name"]
 
     def own_tags(self, instance):
-        return {
-            key
-            for key in self.scene.tags(instance)
-            if key.startswith(("forensic:auto-scaling-group", "forensic:load-balancers"))
-        }
+        return {key for key in self.scene.tags(instance) if key.startswith(OWN_TAGS)}
 
     def writes(self, name):
         return [
@@ -298,7 +301,7 @@ def test_back_into_the_group_when_the_policy_says_so(fleet):
     event = fleet.scene.finding(instance)
     fleet.outcome("service", event)
 
-    report = fleet.outcome("service-release", event)
+    report = fleet.outcome(RELEASE, event)
 
     assert report["status"] == "done" and "one higher" in report["detail"]
     assert fleet.describe(group)["DesiredCapacity"] == 3
@@ -323,7 +326,7 @@ def test_a_group_without_room_is_told_and_the_record_is_kept(fleet):
     event = fleet.scene.finding(instance)
     fleet.outcome("service", event)
 
-    assert f"Auto Scaling group {group}: " in error(fleet.run("service-release", event))
+    assert f"Auto Scaling group {group}: " in error(fleet.run(RELEASE, event))
 
     assert (instance, 80) in fleet.health(arn)
     assert recorded_group(fleet.scene.tags(instance)) == group
@@ -442,11 +445,7 @@ def test_one_part_is_refused_the_others_are_done_and_the_retry_completes(fleet, 
     wrong = [name for name, present in left if present]
     assert all(part.startswith(name) for name in wrong)
     if operation == "CreateTags":
-        assert (
-            wrong == []
-            and group in error(failed)
-            and f"classic/{fleet.names[0]}" in (error(failed))
-        )
+        assert wrong == [] and f"classic/{fleet.names[0]}" in error(failed)
         return
     assert bool(wrong)
     if not part.endswith("groups"):
@@ -474,16 +473,147 @@ def test_a_group_that_is_terminating_the_instance_is_told(fleet):
     assert "DetachInstances" not in fleet.writes("service")
 
 
-def test_an_instance_that_is_still_pending_is_taken_out_by_the_retry(fleet):
+@pytest.mark.parametrize("state", ["Pending", "Pending:Wait", "EnteringStandby"])
+def test_what_cannot_be_detached_yet_is_not_terminated_and_the_retry_detaches_it(fleet, state):
     group, instance = fleet.member()
-    put_into(instance, "Pending", region=REGION, account_id=ACCOUNT)
+    put_into(instance, state, region=REGION, account_id=ACCOUNT)
     event = fleet.scene.finding(instance)
-    assert "is not in InService or Standby" in error(fleet.run("service", event))
 
+    failed = error(fleet.run("service", event))
+
+    assert f"the instance is {state}, and only InService and Standby can be detached" in failed
+    assert fleet.suspended(group) == {"ReplaceUnhealthy", "Terminate"}
+    assert "DetachInstances" not in fleet.writes("service")
     put_into(instance, "InService", region=REGION, account_id=ACCOUNT)
 
-    assert fleet.outcome("service", event)["auto_scaling_group"] == group
-    assert instance not in fleet.members(group)
+    report = fleet.outcome("service", event)
+
+    assert report["auto_scaling_group"] == group and instance not in fleet.members(group)
+    assert f"of the WHOLE group {group} are suspended" in report["detail"]
+    assert "Not suspended for it any more" in fleet.outcome(BACK, event)["detail"]
+    assert fleet.suspended(group) == set() and fleet.own_tags(instance) == set()
+
+
+@pytest.mark.parametrize("state", ["Warmed:Stopped", "Warmed:Pending:Wait"])
+def test_an_instance_of_a_warm_pool_is_kept_by_suspending_what_would_terminate_it(fleet, state):
+    arn = fleet.target_group()
+    group, instance = fleet.member(TargetGroupARNs=[arn])
+    put_into(instance, state, region=REGION, account_id=ACCOUNT)
+    event = fleet.scene.finding(instance)
+    first = fleet.outcome("service", event)
+    assert first["status"] == "done"
+    for told in (f"Not possible here: Auto Scaling group {group}", "warm pool", "WHOLE group"):
+        assert told in first["detail"]
+    assert fleet.suspended(group) == {"ReplaceUnhealthy", "Terminate"}
+
+    again = fleet.outcome("service", event)
+    assert again["status"] == "unchanged" and again["facts"] == first["facts"]
+
+    back = fleet.outcome(RELEASE, event)
+
+    assert f"It is in Auto Scaling group {group}." in back["detail"]
+    assert fleet.suspended(group) == set() and instance in fleet.members(group)
+    assert (instance, 80) in fleet.health(arn) and fleet.own_tags(instance) == set()
+
+
+def test_what_a_person_suspended_before_stays_suspended(fleet):
+    group, instance = fleet.member()
+    fleet.suspend(group, "Terminate", "AZRebalance")
+    put_into(instance, "Warmed:Stopped", region=REGION, account_id=ACCOUNT)
+    event = fleet.scene.finding(instance)
+    fleet.outcome("service", event)
+    assert fleet.suspended(group) == {"AZRebalance", "ReplaceUnhealthy", "Terminate"}
+
+    fleet.outcome(RELEASE, event)
+
+    assert fleet.suspended(group) == {"AZRebalance", "Terminate"}
+
+
+def test_a_suspension_stays_as_long_as_another_instance_needs_it(fleet):
+    group = fleet.group(size=2)
+    events = [fleet.scene.finding(instance) for instance in fleet.members(group)]
+    for event in events:
+        instance = event["detail"]["resource"]["instanceDetails"]["instanceId"]
+        put_into(instance, "Warmed:Stopped", region=REGION, account_id=ACCOUNT)
+        fleet.outcome("service", event)
+
+    first = fleet.outcome(RELEASE, events[0])
+
+    assert f"Terminate stays suspended for {instance}" in first["detail"]
+    assert fleet.suspended(group) == {"ReplaceUnhealthy", "Terminate"}
+    fleet.outcome(RELEASE, events[1])
+    assert fleet.suspended(group) == set()
+
+
+def test_two_that_are_released_at_once_leave_nothing_suspended(fleet):
+    group = fleet.group(size=2)
+    one, other = fleet.members(group)
+    events = [fleet.scene.finding(instance) for instance in (one, other)]
+    for instance, event in zip((one, other), events, strict=True):
+        put_into(instance, "Warmed:Stopped", region=REGION, account_id=ACCOUNT)
+        fleet.outcome("service", event)
+    # the other one's release, as soon as this one has looked who else needs the suspension
+    fleet.cloud.before(
+        "CreateTags",
+        lambda call: fleet.outcome(RELEASE, events[1]),
+        when=lambda call: call.parameters["Resources"] == [one],
+    )
+
+    fleet.outcome(RELEASE, events[0])
+
+    assert fleet.suspended(group) == set()
+    assert fleet.own_tags(one) == fleet.own_tags(other) == set()
+
+
+def test_the_group_does_not_get_to_terminate_what_it_calls_unhealthy(fleet):
+    group, instance = fleet.member()
+    put_into(instance, "Warmed:Running", region=REGION, account_id=ACCOUNT)
+    event = fleet.scene.finding(instance)
+    fleet.outcome("service", event)
+    health = {"InstanceId": instance}
+    fleet.scaling.set_instance_health(**health, HealthStatus="Unhealthy")
+
+    assert "set-instance-health --instance-id" in error(fleet.run(RELEASE, event))
+    assert fleet.suspended(group) == {"ReplaceUnhealthy", "Terminate"}
+
+    fleet.scaling.set_instance_health(**health, HealthStatus="Healthy")
+    fleet.outcome("service-rejoin", event)
+    assert fleet.suspended(group) == set()
+
+
+def test_what_the_group_retains_is_terminated_by_nobody(fleet):
+    group, instance = fleet.member()
+    put_into(instance, "Terminating:Retained", region=REGION, account_id=ACCOUNT)
+
+    report = fleet.outcome("service", fleet.scene.finding(instance))
+
+    assert report["status"] == "unchanged" and "Terminating:Retained" in report["detail"]
+    assert not {"DetachInstances", "SuspendProcesses"} & set(fleet.writes("service"))
+
+
+def test_the_group_comes_before_the_search_through_all_target_groups(fleet):
+    own = fleet.target_group()
+    group, instance = fleet.member(TargetGroupARNs=[own])
+    others = [fleet.target_group((instance, port)) for port in (8080, 8081, 8082)]
+    fleet.classic(instance)
+    before = fleet.everything()
+    event = fleet.scene.finding(instance)
+
+    fleet.outcome("service", event)
+
+    calls = fleet.cloud.call_log.by("custodian-service")
+    detached = [c.operation for c in calls].index("DetachInstances")
+    asked = [c.parameters["TargetGroupArn"] for c in calls[:detached] if "Health" in c.operation]
+    assert asked == [own]
+    assert not {"DescribeTargetGroups", "DescribeLoadBalancers"} & {
+        c.operation for c in calls[:detached]
+    }
+    assert not any(instance in dict(fleet.health(arn)) for arn in (own, *others))
+    fleet.outcome(BACK, event)
+    after = fleet.everything()
+    assert after[1] == before[1]
+    assert all(after[0][arn] == before[0][arn] for arn in others)
+    assert (instance, 80) in after[0][own]
 
 
 @pytest.mark.parametrize("state", ["Standby", "Detaching"])
@@ -721,3 +851,54 @@ def test_one_call_for_each_target_group_of_the_vpc_and_few_more(fleet):
     calls = [c.operation for c in fleet.cloud.call_log.by("custodian-service")]
     assert calls.count("DescribeTargetHealth") == 5
     assert calls.count("DescribeTargetGroups") == calls.count("DescribeLoadBalancers") == 1
+
+
+@pytest.mark.parametrize(
+    "key, word",
+    [
+        ("forensic:load-balancers", "x/y/notaport"),
+        ("forensic:load-balancers", "web-1/0123456789abcdef/80/not-an-address"),
+        ("forensic:load-balancers", "web-1/0123456789abcdef/99999"),
+        ("forensic:load-balancers", "rubbish"),
+        ("forensic:load-balancers", "classic/a/b"),
+        ("forensic:auto-scaling-group", "=00"),
+        ("forensic:suspended-processes", "Everything"),
+    ],
+)
+def test_a_word_that_means_nothing_is_named_and_the_release_ends(fleet, key, word):
+    instance = fleet.scene.instance()
+    arn = fleet.target_group(instance)
+    event = fleet.scene.finding(instance)
+    fleet.outcome("service", event)
+    value = f"{fleet.scene.tags(instance).get(key, '')} {word}".strip()
+    fleet.ec2.create_tags(Resources=[instance], Tags=[{"Key": key, "Value": value}])
+
+    failed = error(fleet.run("service-rejoin" if "group" in key else BACK, event))
+
+    assert f"in the record: {word}: means nothing" in failed
+    assert fleet.own_tags(instance) == set()
+    assert fleet.health(arn) == {(instance, 80)}
+
+
+def test_a_group_that_does_not_exist_is_told_and_the_release_ends(fleet):
+    group, instance = fleet.member()
+    event = fleet.scene.finding(instance)
+    fleet.outcome("service", event)
+    fleet.scaling.delete_auto_scaling_group(AutoScalingGroupName=group, ForceDelete=True)
+
+    assert f"{group}, which is recorded, does not exist" in fleet.outcome(BACK, event)["detail"]
+
+    assert fleet.own_tags(instance) == set()
+
+
+def test_processes_are_not_resumed_while_the_group_would_terminate_it(fleet):
+    group, instance = fleet.member()
+    put_into(instance, "Warmed:Stopped", region=REGION, account_id=ACCOUNT)
+    event = fleet.scene.finding(instance)
+    fleet.outcome("service", event)
+
+    assert "release it first" in error(fleet.run(BACK, event))
+
+    assert fleet.suspended(group) == {"ReplaceUnhealthy", "Terminate"}
+    fleet.outcome(RELEASE, event)
+    assert fleet.suspended(group) == set()

@@ -16,7 +16,7 @@ MODE = {
     "handler": "custom_actions.handler.run",
     "runtime": "python3.11",
     "memory": 1769,
-    "timeout": 60,
+    "timeout": 300,
 }
 
 
@@ -279,15 +279,33 @@ def test_the_deny_of_a_credential_finding_stays_and_is_named(
 
 
 @pytest.mark.parametrize("entry", ["{role}/own", "{role}/forensic-deny-sessions-i-0", "own", "/"])
-def test_a_record_that_names_another_policy_is_refused(identities, scene, restore, entry):
-    role, instance = identities.role(), scene.instance()
+def test_a_record_that_names_another_policy_is_left_alone_and_named(
+    world, identities, scene, step, restore, entry
+):
+    role = identities.role()
+    instance = world.instance(world.profile(role))
+    step(scene.finding(instance))
     entry = entry.format(role=role["RoleName"])
-    scene.ec2.create_tags(Resources=[instance], Tags=[{"Key": RECORD, "Value": entry}])
+    value = f"{scene.tags(instance)[RECORD]} {entry}"
+    scene.ec2.create_tags(Resources=[instance], Tags=[{"Key": RECORD, "Value": value}])
 
     succeeded, output = restore(instance)
 
-    assert not succeeded and "is not a policy that this pack made" in output
+    assert not succeeded and f"{entry}: is not a policy that this pack made" in output
     assert identities.policies(role) == {}  # asserts that the person's own is there
+    assert scene.tags(instance) == {}
+    assert "Nothing to revert" in restore(instance)[1]
+
+
+def test_the_restore_does_not_go_by_a_search_of_tags(world, identities, scene, step, restore):
+    role = identities.role()
+    instance = world.instance(world.profile(role))
+    step(scene.finding(instance))
+    scene.cloud.fail("DescribeTags", "InvalidParameterValue", times=None)
+
+    assert "status:done" in restore(instance)[1]
+
+    assert identities.policies(role) == {}
 
 
 def test_a_policy_or_a_role_that_is_gone_already(world, identities, scene, step, restore):

@@ -103,22 +103,80 @@ def test_a_session_that_names_its_instance_is_denied_alone(identities):
 
 
 @pytest.mark.parametrize(
-    "session", ["app-session", "i-0abc", "i-0ABC1234DEF567890", f"x{INSTANCE}", f"{INSTANCE}:x", ""]
+    "session",
+    ["app-session", "i-0abc", "i-0ABC1234DEF567890", f"x{INSTANCE}", "a_b+=,.@-", "x" * 64],
 )
-def test_any_other_session_is_denied_by_the_time_of_its_issue(identities, session):
-    role, before = identities.role(), datetime.now(UTC)
+def test_a_session_of_any_name_is_denied_alone(identities, session):
+    role = identities.role()
 
     report = outcome(revoke(identities, identities.stolen(role, session)))
 
+    policies = identities.policies(role)
+    assert denied(policies, f"{role['RoleId']}:{session}")
+    assert denied(policies, f"{role['RoleId']}:{session}", datetime(2099, 1, 1, tzinfo=UTC))
+    for other in (INSTANCE, "somebody-else", session + "x", session[:-1], ""):
+        assert not denied(policies, f"{role['RoleId']}:{other}", datetime(2020, 1, 1, tzinfo=UTC))
+    assert report["session"] == session
+    assert report["instance"] is None and report["issued_before"] is None
+    assert f"named {session}; other names go on" in report["detail"]
+    assert len(report["detail"]) <= 300  # what the mail shows of it
+
+
+def test_without_a_session_it_is_denied_by_the_time_of_issue(identities):
+    role, before = identities.role(), datetime.now(UTC)
+
+    report = outcome(revoke(identities, identities.stolen(role, "")))
+
     policies, after = identities.policies(role), datetime.now(UTC)
-    for anybody in (session, "somebody-else", OTHER):
+    for anybody in ("app-session", "somebody-else", OTHER):
         assert denied(policies, f"{role['RoleId']}:{anybody}", before)
         # the half minute that AWS's own console allows for the change to spread
         assert denied(policies, f"{role['RoleId']}:{anybody}", before + timedelta(seconds=28))
         later = after + timedelta(seconds=31)
         assert not denied(policies, f"{role['RoleId']}:{anybody}", later)
-    assert report["instance"] is None and report["issued_before"]
+    assert report["session"] is None and report["issued_before"]
     assert "EVERY session" in report["detail"] and report["issued_before"] in report["detail"]
+
+
+INSIDE = "UnauthorizedAccess:IAMUser/InstanceCredentialExfiltration.InsideAWS"
+
+
+def used_by(identities, role, finding_type=INSIDE, **remote):
+    event = identities.stolen(role)
+    event["detail"]["type"] = finding_type
+    call = event["detail"]["service"]["action"]["awsApiCallAction"]
+    call["remoteAccountDetails"] = {"accountId": "444455556666", **remote}
+    return event
+
+
+@pytest.mark.parametrize("affiliated", [True, "true"])
+def test_use_by_an_affiliated_account_is_mailed_and_not_revoked(identities, affiliated):
+    role = identities.role()
+
+    report = outcome(revoke(identities, used_by(identities, role, affiliated=affiliated)))
+
+    assert report["status"] == "skipped" and "444455556666" in report["detail"]
+    assert identities.policies(role) == {}
+    line = headline(told(identities.pack))
+    assert "The sessions were NOT revoked." in line and "affiliated with this one" in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"affiliated": False},
+        {"affiliated": "false"},
+        {"affiliated": None},
+        {"affiliated": True, "finding_type": INSIDE.replace("Inside", "Outside")},
+    ],
+    ids=str,
+)
+def test_use_by_any_other_account_is_revoked(identities, options):
+    role = identities.role()
+
+    revoke(identities, used_by(identities, role, **options))
+
+    assert denied(identities.policies(role), f"{role['RoleId']}:{INSTANCE}")
 
 
 @pytest.mark.parametrize("path", sorted((HERE / "positive").glob("*.json")), ids=lambda p: p.stem)
@@ -219,6 +277,10 @@ def test_a_role_of_that_name_with_another_id(identities):
         ({"principalId": "AROAEXAMPLEEXAMPLE001"}, "is not a role id"),
         ({"principalId": "AROA*:i-0abc1234def567890"}, "is not a role id"),
         ({"principalId": None}, "is not a role id"),
+        ({"principalId": "AROAEXAMPLEEXAMPLE001:${aws:userid}"}, "is not the name of a session"),
+        ({"principalId": "AROAEXAMPLEEXAMPLE001:*"}, "is not the name of a session"),
+        ({"principalId": "AROAEXAMPLEEXAMPLE001:i-1:x"}, "is not the name of a session"),
+        ({"principalId": "AROAEXAMPLEEXAMPLE001:\u00e9\u00e9"}, "is not the name of a session"),
     ],
     ids=str,
 )
@@ -311,7 +373,7 @@ def test_eventual_consistency_of_the_read_back_is_waited_for(identities):
 # Again and again
 
 
-@pytest.mark.parametrize("session", [INSTANCE, "app-session"])
+@pytest.mark.parametrize("session", [INSTANCE, "app-session", ""])
 def test_an_update_of_the_finding_changes_nothing_and_mails_nothing(identities, session):
     role = identities.role()
     event = identities.stolen(role, session)
@@ -331,7 +393,7 @@ def test_an_update_of_the_finding_changes_nothing_and_mails_nothing(identities, 
 
 def test_the_time_of_a_finding_never_moves(identities):
     role = identities.role()
-    event = identities.stolen(role, "app-session")
+    event = identities.stolen(role, "")
     statement = {
         "Effect": "Deny",
         "Action": "*",
@@ -449,7 +511,7 @@ def observing(credentials, tmp_path_factory):
     deploy.deploy(credentials.cloud, [path], ACCOUNT, REGION)
 
 
-@pytest.mark.parametrize("session", [INSTANCE, "app-session"])
+@pytest.mark.parametrize("session", [INSTANCE, "app-session", ""])
 def test_observing_says_what_would_be_done_and_changes_nothing(identities, observing, session):
     role = identities.role()
 

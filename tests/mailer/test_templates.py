@@ -800,6 +800,34 @@ def test_the_denied_instance_session_with_its_way_back():
     assert "NOT revoked" not in reader.text
 
 
+def test_a_session_of_any_name_and_whom_else_that_hits():
+    _, reader = credential_mail(revocation(instance=None, session="build-job", detail="Denied."))
+
+    assert reader.row("Denied").startswith("The sessions named build-job only")
+    assert "Whoever else uses that name with the role is hit too" in reader.row("Denied")
+    assert "Whoever can assume the role can have one" in reader.row("Not hit")
+    assert "EVERY session" not in reader.text
+
+
+def test_what_a_revocation_does_not_reach_is_said_where_there_was_one():
+    told = "ECS tasks and of EKS pods (IRSA, Pod Identity), and the default host management role"
+    assert told in credential_mail(revocation())[1].text
+    assert (
+        told not in credential_mail(revocation(status="failed", revoked=False, error="E"))[1].text
+    )
+
+
+def test_use_by_an_affiliated_account_is_no_failure():
+    detail = "The credentials were used from account 444455556666, which GuardDuty knows."
+    skipped = {"step": "revoke-role-sessions", "status": "skipped", "detail": detail, "error": None}
+    subject, reader = credential_mail({**skipped, "revoked": False, "role": ROLE})
+
+    assert f"The sessions were NOT revoked. {detail}" in subject
+    assert reader.lines[1] == "NOT revoked" and detail in reader.lines[2]
+    assert "Revoke the sessions by hand now" not in reader.text
+    assert "make restore-sessions" not in reader.text
+
+
 def test_older_sessions_and_whom_else_that_hits():
     _, reader = credential_mail(
         revocation(instance=None, issued_before="2026-11-23T09:02:44Z", detail="Everything."),

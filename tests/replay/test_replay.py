@@ -8,10 +8,21 @@ import filecmp
 import json
 import re
 from collections import Counter
+from datetime import datetime
 
 import pytest
 import scenarios
 from c7n.exceptions import PolicyExecutionError
+
+from custom_actions import record
+
+
+class Recorded(datetime):
+    """The clock of the recordings: an incident begins when its snapshots say that it did."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 11, 23, 9, tzinfo=tz)
 
 
 class Replay:
@@ -21,6 +32,7 @@ class Replay:
         self.instance = self.event["detail"]["resource"]["instanceDetails"]["instanceId"]
         # Nothing listens there: a call that is not recorded cannot succeed by accident.
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setattr(record, "datetime", Recorded)
         self.factory = scenarios.Factory(self.folder, "playback")
 
     def isolate(self):

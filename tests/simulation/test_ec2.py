@@ -430,6 +430,29 @@ def test_shutdown_behavior_can_be_set_and_leaves_the_groups(ec2, net):
     assert ids(instance(ec2, i)["SecurityGroups"]) == [own]
 
 
+@needs("settings_that_an_instance_cannot_have_are_refused")
+@pytest.mark.parametrize(
+    "kind, attribute, value, code",
+    [
+        ("spot", "DisableApiTermination", True, "UnsupportedOperation"),
+        ("spot", "DisableApiStop", True, "UnsupportedOperation"),
+        ("instance store", "DisableApiStop", True, "UnsupportedOperation"),
+        ("instance store", "InstanceInitiatedShutdownBehavior", "stop", "UnsupportedOperation"),
+        ("managed", "DisableApiTermination", True, "OperationNotPermitted"),
+    ],
+)
+def test_a_setting_that_an_instance_cannot_have(ec2, net, kind, attribute, value, code):
+    spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if kind == "spot" else {}
+    i = net.launch(**spot)
+    if kind == "instance store":
+        double.put_root_on_instance_store(i, region=REGION)
+    if kind == "managed":
+        double.make_managed(i, region=REGION)
+
+    with pytest.raises(ClientError, match=rf"\({code}\)"):
+        ec2.modify_instance_attribute(InstanceId=i, **{attribute: {"Value": value}})
+
+
 @needs("terminated_instance_has_no_interfaces")
 def test_terminated_instance_is_described_without_network(ec2, net):
     i = net.launch(SecurityGroupIds=[net.group("group")])

@@ -184,6 +184,15 @@ def test_a_member_in_standby_is_detached(service):
     assert member not in service.members()
 
 
+@needs("processes_are_those_of_a_group_that_exists")
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+def test_processes_of_a_group_that_is_gone(service, verb):
+    with pytest.raises(ClientError, match=r"\(ValidationError\)"):
+        getattr(service.scaling, f"{verb}_processes")(
+            AutoScalingGroupName="gone", ScalingProcesses=["Terminate"]
+        )
+
+
 @needs("a_full_group_refuses_an_instance")
 def test_a_group_at_its_maximum_size_takes_no_further_instance(service):
     service.scaling.update_auto_scaling_group(AutoScalingGroupName="web", MaxSize=2)
