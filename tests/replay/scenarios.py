@@ -60,7 +60,8 @@ def run(policy_name, event, factory, instance_id=None):
     data = yaml.safe_load((ROOT / "policies" / f"{policy_name}.yml").read_text())
     options = Config.empty(account_id=ACCOUNT, region=REGION, cache=None, output_dir="/dev/shm")
     (policy,) = PolicyCollection.from_data(data, options, factory)
-    policy.expand_variables(policy.get_variables({"instance": instance_id}))
+    variables = {"instance": instance_id, "record": "", "groups": ""}
+    policy.expand_variables(policy.get_variables(variables))
     policy.validate()
     mode = PullMode(policy) if event is None else FindingMode(policy)
     return mode.run(*([] if event is None else [event, None]))
@@ -175,7 +176,7 @@ def pinned(text):
             return re.sub(
                 r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(Z|\+00:00)?",
                 "2026-11-23T09:00:00+00:00",
-                value,
+                re.sub(r"20\d{6}T\d{4}Z", "20261123T0900Z", value),
             )
         return value
 

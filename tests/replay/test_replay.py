@@ -93,7 +93,8 @@ def test_isolate(replay):
 
     before = replay.groups_before()
     (group,) = replay.answer("DescribeSecurityGroups")["SecurityGroups"]
-    assert replay.sent[0] == ("DescribeInstances", {"InstanceIds": [replay.instance]})
+    operation, request = replay.sent[0]
+    assert (operation, request["InstanceIds"]) == ("DescribeInstances", [replay.instance])
     assert swaps(replay) == dict.fromkeys(before, [group["GroupId"]])
     tags = replay.sent_to("CreateTags")
     record, state, notified = tags[0], tags[1], tags[-1]
