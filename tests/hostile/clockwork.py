@@ -1,4 +1,4 @@
-"""An AWS in this process that can be put back as it was, and the wire on which everything goes wrong.
+"""An AWS in this process that can be put back as it was, and a wire on which everything goes wrong.
 
     with aws() as wire:
         before = wire.aws.freeze()
@@ -18,10 +18,12 @@ import random
 import sys
 import threading
 import time
+import zlib
 from datetime import datetime
 from types import SimpleNamespace
 
 import boto3
+import flows
 import pytest
 import stages
 from botocore.exceptions import ConnectionClosedError
@@ -33,6 +35,7 @@ from moto.core.base_backend import BackendDict, BaseBackend
 from moto.moto_api._internal import mock_random
 from wire import PREFIXES, is_read
 
+from custom_actions import deadline
 from custom_actions.response import ResponseAction
 from simulation.ec2 import corrected_ec2
 from simulation.iam import corrected_iam
@@ -60,23 +63,27 @@ def aws():
         # or the number of a call would be another one each time
         patch.setattr(ResponseAction, "executor_factory", MainThreadExecutor)
         stop_the_clock(patch)
+        flows.prepare(patch)
         with corrected_ec2(), corrected_load_balancing(), corrected_iam(), quick_moto():
             yield Wire()
     reset_session_cache()
 
 
 class Moto:
-    """All that moto holds. It is frozen and thawed, and asked nothing twice.
+    """All that moto holds. It can be put back as it was at any time, and does nothing twice.
 
-    A read is the same as long as nothing was written; and thousands of runs begin alike. `version`
-    stands for everything that was written so far, in order; ids are drawn by it, so that the same
-    writes have the same answers. The time is not in it, and no answer that matters has one.
+    `version` stands for everything that was written so far, in order; ids are drawn by it. So the
+    same call at the same version has the same answer and the same next version, and thousands of
+    runs begin alike: what was answered once is recalled. moto itself is brought to a version only
+    when something new is asked of it. The time is not in it: no answer that matters has one.
     """
 
     MOST = 20_000
+    keeps = True  # the state after each write: of no use where none is done twice
 
     def __init__(self):
-        self.version, self.answers = "", {}
+        self.version = self.loaded = ""
+        self.answers, self.states = {}, {}
 
     def watch(self, session):
         session.events.register("before-call.*.*", self.recall)
@@ -84,7 +91,19 @@ class Moto:
         return session
 
     def freeze(self):
-        """All of it as it is now, for `thaw`. Backends refer to each other: they stay who they are."""
+        """What brings it back to now, for `thaw`."""
+        self.keep()
+        return self.version, self.states[self.version]
+
+    def thaw(self, frozen):
+        """Bring all of it back as it was at `freeze`."""
+        self.version, state = frozen
+        self.states[self.version] = state
+
+    def keep(self):
+        """Keep the state of moto as that of the version; a reference to a backend stays one."""
+        if self.version in self.states:
+            return
         held = backends()
         names = {id(backend): name for name, backend in held.items()}
         frozen = io.BytesIO()
@@ -93,36 +112,44 @@ class Moto:
             names.get(id(item)) if isinstance(item, BaseBackend) else None
         )
         pickler.dump({name: vars(backend) for name, backend in held.items()})
-        return self.version, frozen.getvalue()
+        self.states[self.version] = zlib.compress(frozen.getvalue(), 1)
 
-    def thaw(self, frozen):
-        """All of it as it was at `freeze`."""
-        self.version, state = frozen
+    def load(self):
+        """Bring moto to the version."""
+        if self.loaded == self.version:
+            return
         held = backends()
-        unpickler = pickle.Unpickler(io.BytesIO(state))
+        unpickler = pickle.Unpickler(io.BytesIO(zlib.decompress(self.states[self.version])))
         unpickler.persistent_load = held.__getitem__
         for name, attributes in unpickler.load().items():
             vars(held[name]).clear()
             vars(held[name]).update(attributes)
+        self.loaded = self.version
 
     def recall(self, model, params, context, **kw):
         request = (params["url"], params["url_path"], params["query_string"], params["body"])
-        name = f":{model.name}"
-        key = f"{self.version} {name} {request}"
-        if is_read(name) and key in self.answers:
-            return SimpleNamespace(status_code=200), pickle.loads(self.answers[key])
-        if not is_read(name):
-            self.version = hashlib.sha256(key.encode()).hexdigest()
+        key = f"{self.version} {model.name} {request}"
+        status, answer, after = self.answers.get(key, (None, None, None))
+        if status and (after == self.version or after in self.states):
+            self.version = after
+            return SimpleNamespace(status_code=status), pickle.loads(answer)
+        self.load()
+        if not is_read(f":{model.name}"):
+            self.loaded = self.version = hashlib.sha256(key.encode()).hexdigest()
             mock_random.seed(self.version)
         context["remembered as"] = key
         return None
 
-    def remember(self, parsed, context, model, **kw):
+    def remember(self, parsed, context, http_response, **kw):
         key = context.pop("remembered as", None)
-        if key and is_read(f":{model.name}") and "Error" not in parsed:
-            if len(self.answers) > self.MOST:
-                self.answers.clear()
-            self.answers[key] = pickle.dumps(parsed)
+        if key is None:
+            return
+        if len(self.states) > self.MOST:
+            self.answers.clear()
+            self.states.clear()
+        if self.keeps:
+            self.keep()
+        self.answers[key] = http_response.status_code, pickle.dumps(parsed), self.version
 
 
 def backends():
@@ -205,8 +232,9 @@ class Wire:
         return 30_000 if self.is_late else 290_000
 
     def before(self, model, **kw):
-        # a late call is ended when it is sent
-        return self.strike(model) or (None if self.is_late else self.aws.recall(model, **kw))
+        answer = self.strike(model)
+        deadline.end_calls()  # which is asked when a call is sent: what is recalled is not
+        return answer or self.aws.recall(model, **kw)
 
     def strike(self, model):
         service = model.service_model.service_name
@@ -264,10 +292,8 @@ class Wire:
 def drop_a_field(answer, trouble):
     """Take one field out of an answer: its first one, or one further down, which is drawn."""
     fields = list(paths({k: v for k, v in answer.items() if k != "ResponseMetadata"}))
-    if trouble.kind == "missing":
-        fields = fields[:1]
-    else:
-        fields = [path for path in fields if len(path) > 1]
+    first = trouble.kind == "missing"
+    fields = fields[:1] if first else [path for path in fields if len(path) > 1]
     if not fields:
         return
     *way, last = random.Random(f"{trouble.at} {trouble.struck}").choice(fields)

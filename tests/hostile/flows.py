@@ -1,19 +1,18 @@
 """The policies, run as Lambda and `make release` run them, in this process."""
 
 import functools
-from unittest import mock
+import threading
 
+import stages
 from c7n.config import Config
 from c7n.policy import PolicyCollection
 from c7n.utils import load_file
 from scene import ROOT
-import stages
 
-from custom_actions import handler
+from custom_actions import deadline, handler
 from custom_actions.response import OUTCOMES
 
-
-DEBUG = False
+running = threading.local()  # several functions may be at work, each in its thread
 
 
 class Ran:
@@ -60,28 +59,28 @@ def options():
     )
 
 
-def invoke(wire, name, event, trouble=None, only=None):
-    """Run a policy as Lambda does, on one event."""
-    seen = []
-    modes = {
-        kind: type(mode.__name__, (mode,), {"resolve_resources": keep(mode, seen)})
-        for kind, mode in handler.MODES.items()
-    }
-    with (
-        mock.patch.object(handler, "load", lambda: (load(name, only), options(), wire.factory)),
-        mock.patch.object(handler, "MODES", modes),
-        wire.run(trouble),
-    ):
-        return Ran(name, seen, raised(handler.run, event, wire))
+def prepare(patch):
+    """Have the functions find their archive in this process, and keep what they worked on."""
+    patch.setattr(handler, "load", lambda: running.archive)
+    for kind, mode in handler.MODES.items():
+        keeping = type(mode.__name__, (mode,), {"resolve_resources": keep(mode)})
+        patch.setitem(handler.MODES, kind, keeping)
 
 
-def keep(mode, seen):
+def keep(mode):
     def resolve_resources(self, event):
         resources = mode.resolve_resources(self, event)
-        seen.extend(resources)
+        running.resources.extend(resources)
         return resources
 
     return resolve_resources
+
+
+def invoke(wire, name, event, trouble=None, only=None):
+    """Run a policy as Lambda does, on one event."""
+    running.archive, running.resources = (load(name, only), options(), wire.factory), []
+    with wire.run(trouble):
+        return Ran(name, running.resources, raised(handler.run, event, wire))
 
 
 def by_hand(wire, name, trouble=None, **variables):
@@ -92,6 +91,7 @@ def by_hand(wire, name, trouble=None, **variables):
     resources = []
 
     def run():
+        deadline.begin(None)
         with wire.run(trouble):
             resources.extend(policy.resource_manager.resources())
             for action in policy.resource_manager.actions:
@@ -105,9 +105,5 @@ def raised(call, *args):
     try:
         call(*args)
     except Exception as error:  # noqa: BLE001 - it is judged later
-        if DEBUG:
-            import traceback
-
-            traceback.print_exc()
         return error
     return None

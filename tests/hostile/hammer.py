@@ -55,21 +55,24 @@ def report(cells, asked):
         for done, (cell, found) in enumerate(pool.imap_unordered(play, cells, 4), 1):
             counts[cell.flow, bool(found)] += 1
             failures += found
+            for failure in found:
+                print(failure.text if asked.verbose else first_line(failure.text), flush=True)
             if done % 50 == 0 or done == len(cells):
                 took = time.monotonic() - began
                 bad = sum(n for (_, is_bad), n in counts.items() if is_bad)
                 print(f"{done}/{len(cells)} cells, {bad} failed, {took:.0f} s", flush=True)
-    groups = collections.defaultdict(list)
-    for failure in failures:
-        groups[failure.what].append(failure.text)
-    for what, texts in sorted(groups.items(), key=lambda group: -len(group[1])):
-        print(f"\n{what}: {len(texts)}")
-        for text in texts:
-            print("  " + (text if asked.verbose else text.partition("\n")[0][:300]))
+    print()
+    groups = collections.Counter(failure.what for failure in failures)
+    for what, number in groups.most_common():
+        print(f"{number} times: {what}")
     print()
     for flow in dict.fromkeys(flow for flow, _ in counts):
         print(f"{flow}: {counts[flow, False]} held, {counts[flow, True]} failed")
     return bool(failures)
+
+
+def first_line(text):
+    return text.partition("\n")[0][:400]
 
 
 if __name__ == "__main__":

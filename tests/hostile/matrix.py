@@ -17,7 +17,7 @@ from flows import by_hand, invoke
 from scene import Scene, differences
 from wire import is_read
 
-from custom_actions.response import REFUSED
+from custom_actions.response import OUTCOMES, REFUSED
 
 PYTHON = re.compile(r"\b(Key|Index|Type|Attribute|Value|Name|UnboundLocal|Assertion|Lookup)Error\b")
 EVERYTHING = "Everything is back as it was"
@@ -48,7 +48,7 @@ class Theatre:
 
     def __init__(self, wire):
         self.wire = wire
-        self.scene = scene = Scene(wire.client)
+        self.scene = scene = Scene(wire)
         self.before = scene.state()
         self.finding, self.stolen = scene.finding(), scene.stolen()
         self.clean = wire.aws.freeze()
@@ -116,15 +116,7 @@ class Flow:
     # what is checked
 
     def sound(self, ran):
-        """What no run may do, whatever happens to it."""
-        for outcome in ran.outcomes:
-            if PYTHON.search(str(outcome["error"])):
-                yield "a Python error is an outcome", f"{outcome['step']}: {outcome['error']}"
-        allowed = (type(None), PolicyExecutionError, *REFUSED)
-        if not isinstance(ran.error, allowed):
-            yield "something else was raised", repr(ran.error)
-        if any(o.get("isolated") for o in ran.outcomes) and not self.scene.is_isolated():
-            yield "it says isolated and is not", ran.text
+        return checked(ran, self.scene)
 
     def complete(self, ran):
         """What a run without trouble has to reach."""
@@ -164,6 +156,20 @@ class Flow:
             kept = key[0] in ("target group", "classic load balancer", "role policies")
             if kept and now[key] == before[key] != after[key]:
                 yield f"{key[0]} put back before the groups", f"{key}: {now[key]}"
+
+
+def checked(ran, scene):
+    """What no run may do, whatever happens to it."""
+    for outcome in ran.outcomes:
+        if PYTHON.search(str(outcome["error"])):
+            yield "a Python error is an outcome", f"{outcome['step']}: {outcome['error']}"
+    allowed = (type(None), PolicyExecutionError, *REFUSED)
+    if not isinstance(ran.error, allowed):
+        yield "something else was raised", repr(ran.error)
+    for resource in ran.resources:
+        says = any(o.get("isolated") for o in resource.get(OUTCOMES, ()))
+        if says and not scene.is_isolated(resource["InstanceId"]):
+            yield "it says isolated and is not", ran.text
 
 
 def is_named(key, text):

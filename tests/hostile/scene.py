@@ -5,13 +5,16 @@ ports and a classic load balancer, in a subnet with a network ACL of its own. Be
 others of the same kind, for what is shared.
 """
 
+import base64
 import json
 import re
 import uuid
+import zlib
 from pathlib import Path
 
 import stages
 from cloudtrail import api_call
+from moto.sns.models import sns_backends
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = ROOT / "tests" / "findings"
@@ -22,8 +25,8 @@ ATTRIBUTES = ("disableApiTermination", "disableApiStop", "instanceInitiatedShutd
 class Scene:
     """`instances` are the ids of those that were launched; the first one is `instance`."""
 
-    def __init__(self, client, instances=1):
-        self.client = client
+    def __init__(self, wire, instances=1):
+        self.load, client = wire.aws.load, wire.client
         self.ec2, self.iam = client("ec2"), client("iam")
         self.scaling, self.elb, self.elbv2 = map(client, ("autoscaling", "elb", "elbv2"))
         self.topic = client("sns").create_topic(Name=TOPIC)["TopicArn"]
@@ -204,14 +207,17 @@ class Scene:
             for i in self.interfaces(instance or self.instance)
         )
 
-    def state(self):
+    def state(self, number=None):
         """Everything that the pack may change: {what: value}, one entry for each thing.
+
+        number: how many of the instances are looked at, and not the neighbour; None: all.
 
         Without snapshots, which stay, and without the forensic group, which stays too. `what`
         holds the words by which a report would name it.
         """
         found = {}
-        for instance in [*self.instances, self.neighbour]:
+        instances = self.instances[:number]
+        for instance in instances if number else [*instances, self.neighbour]:
             found |= self.of_instance(instance)
         health = self.elbv2.describe_target_health(TargetGroupArn=self.target_group)
         targets = sorted(
@@ -221,7 +227,7 @@ class Scene:
         )
         (classic,) = self.elb.describe_load_balancers()["LoadBalancerDescriptions"]
         behind = sorted(i["InstanceId"] for i in classic["Instances"])
-        for instance in self.instances:
+        for instance in instances:
             key = "target group", instance, self.target_group.partition(":targetgroup/")[2]
             found[key] = [port for i, port in targets if i == instance]
             found["classic load balancer", instance, "classic"] = instance in behind
@@ -262,16 +268,12 @@ class Scene:
 
     def mails(self):
         """The headlines of what SNS accepted, in order."""
-        from moto.sns.models import sns_backends
-
+        self.load()
         topic = sns_backends[stages.ACCOUNT][stages.REGION].topics[self.topic]
         return [headline(message) for _, message, *_ in topic.sent_notifications]
 
 
 def headline(message):
-    import base64
-    import zlib
-
     data = json.loads(zlib.decompress(base64.b64decode(message)))
     return data["event"]["c7n:notice"]["headline"]
 
