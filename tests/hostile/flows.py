@@ -31,8 +31,10 @@ class Ran:
         told = [f"{o['step']}: {o['status']}: {o['detail']} {o['error']}" for o in self.outcomes]
         return "\n".join([*told, f"raised: {self.error!r}"])
 
-    def __str__(self):
-        return f"{self.policy}\n{self.text}"
+    @property
+    def errors(self):
+        """What it says went wrong; what is named here is not lost in silence."""
+        return "\n".join([str(o["error"]) for o in self.outcomes] + [repr(self.error)])
 
 
 @functools.cache

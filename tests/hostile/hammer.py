@@ -1,37 +1,49 @@
-"""`make hammer`: the whole matrix and many schedules, with progress, a summary and an exit code."""
+"""`make hammer`: the whole matrix and many schedules, with progress, a summary and an exit code.
+
+A failure names its flow, call and trouble, or its plot and seed: what plays it again is said there.
+"""
 
 import argparse
 import collections
+import contextlib
 import logging
 import multiprocessing
+import random
 import sys
 import time
 
 import matrix
+import schedules
 
 PROCESSES = 2
+stages = contextlib.ExitStack()
+made = {}
 
 
-def begin():
-    """In each process: a theatre of its own, kept until the process ends."""
-    global context, stage
-    logging.disable(logging.CRITICAL)
-    context = matrix.theatre()
-    stage = context.__enter__()
+def stage(make):
+    """The theatre or the troupe of this process; only one of them is there at a time."""
+    if make not in made:
+        logging.disable(logging.CRITICAL)
+        stages.close()
+        made.clear()
+        made[make] = stages.enter_context(make())
+    return made[make]
 
 
-def play(cell):
+def play(task):
+    """What is wrong: with a cell, or with a plot and its seed."""
     try:
-        return cell, stage.flows[cell.flow].play(cell)
+        if isinstance(task, matrix.Cell):
+            return task, stage(matrix.theatre).flows[task.flow].play(task)
+        return task, schedules.play(stage(schedules.troupe), *task)
     except Exception as error:  # noqa: BLE001 - told as any other failure
         logging.disable(logging.NOTSET)
-        logging.getLogger().exception("%s", cell)
-        return cell, [matrix.Failure("the test itself failed", f"{cell}: {error!r}")]
+        logging.getLogger().exception("%s", task)
+        return task, [matrix.Failure("the test itself failed", f"{task}: {error!r}")]
 
 
-def cells_of(flows):
-    with matrix.theatre() as one:
-        return [cell for cell in matrix.whole(one) if not flows or cell.flow in flows]
+def cells():
+    return matrix.whole(stage(matrix.theatre))
 
 
 def main():
@@ -39,39 +51,54 @@ def main():
     parser.add_argument("--flow", action="append", help="only this flow of the matrix")
     parser.add_argument("--kind", action="append", help="only this kind of trouble")
     parser.add_argument("--at", type=int, action="append", help="only the call of this number")
+    parser.add_argument("--plot", action="append", help="only this plot")
+    parser.add_argument("--seed", type=int, help="only this seed")
+    parser.add_argument("--seeds", type=int, default=20, help="how many of each plot")
     parser.add_argument("--verbose", action="store_true", help="print each failure whole")
-    asked = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-    with multiprocessing.Pool(1) as pool:
-        cells = pool.apply(cells_of, [asked.flow])
-    cells = [c for c in cells if not asked.kind or c.kind in asked.kind]
-    cells = [c for c in cells if not asked.at or c.at in asked.at]
-    sys.exit(report(cells, asked))
+    sys.exit(report(parser.parse_args()))
 
 
-def report(cells, asked):
-    began, counts, failures = time.monotonic(), collections.Counter(), []
-    with multiprocessing.Pool(PROCESSES, begin) as pool:
-        for done, (cell, found) in enumerate(pool.imap_unordered(play, cells, 4), 1):
-            counts[cell.flow, bool(found)] += 1
-            failures += found
-            for failure in found:
-                print(failure.text if asked.verbose else first_line(failure.text), flush=True)
-            if done % 50 == 0 or done == len(cells):
+def tasks(asked):
+    found = []
+    if not (asked.plot or asked.seed is not None):
+        with multiprocessing.Pool(1) as pool:
+            found += [
+                cell
+                for cell in pool.apply(cells)
+                if (not asked.flow or cell.flow in asked.flow)
+                and (not asked.kind or cell.kind in asked.kind)
+                and (not asked.at or cell.at in asked.at)
+            ]
+    if not (asked.flow or asked.kind or asked.at):
+        seeds = range(asked.seeds) if asked.seed is None else [asked.seed]
+        found += [(plot, seed) for plot in asked.plot or schedules.PLOTS for seed in seeds]
+    # of everything something soon; but first all of the matrix, since a process has one stage
+    random.Random(0).shuffle(found)
+    return sorted(found, key=lambda task: not isinstance(task, matrix.Cell))
+
+
+def report(asked):
+    """Play all of it; whether anything failed."""
+    began, every = time.monotonic(), tasks(asked)
+    held, failed, broken = collections.Counter(), collections.Counter(), collections.Counter()
+    with multiprocessing.Pool(PROCESSES) as pool:
+        for done, (task, failures) in enumerate(pool.imap_unordered(play, every, 4), 1):
+            (failed if failures else held)[task[0]] += 1
+            broken.update({failure.what for failure in failures})
+            for failure in failures:
+                print(failure.text if asked.verbose else shortened(failure.text), flush=True)
+            if done % 50 == 0 or done == len(every):
                 took = time.monotonic() - began
-                bad = sum(n for (_, is_bad), n in counts.items() if is_bad)
-                print(f"{done}/{len(cells)} cells, {bad} failed, {took:.0f} s", flush=True)
+                print(f"{done}/{len(every)}, {failed.total()} failed, {took:.0f} s", flush=True)
     print()
-    groups = collections.Counter(failure.what for failure in failures)
-    for what, number in groups.most_common():
+    for name in dict.fromkeys(task[0] for task in every):
+        print(f"{name}: {held[name]} held, {failed[name]} failed")
+    for what, number in broken.most_common():
         print(f"{number} times: {what}")
-    print()
-    for flow in dict.fromkeys(flow for flow, _ in counts):
-        print(f"{flow}: {counts[flow, False]} held, {counts[flow, True]} failed")
-    return bool(failures)
+    return bool(failed)
 
 
-def first_line(text):
+def shortened(text):
     return text.partition("\n")[0][:400]
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from clockwork import aws, unshared
 from flows import by_hand, invoke
-from matrix import EVERYTHING, Failure, checked, is_named
+from matrix import EVERYTHING, Failure, checked
 from scene import Scene, differences
 
 REMOTES = [f"203.0.113.{n}" for n in range(7, 12)]
@@ -41,7 +41,7 @@ class Actor(threading.Thread):
 def together(wire, plays, seed):
     """Run all of them at once; returns what each returned."""
     actors = [Actor(play) for play in plays]
-    draw = random.Random(seed)
+    draw, wire.order = random.Random(seed), []
     wire.gate = lambda thread, call: thread.wait() if isinstance(thread, Actor) else None
     try:
         for actor in actors:
@@ -49,6 +49,7 @@ def together(wire, plays, seed):
             actor.arrived.acquire()  # at its first call
         while waiting := [actor for actor in actors if actor.is_alive()]:
             actor = draw.choice(waiting)
+            wire.order.append(actors.index(actor))
             actor.turn.release()
             actor.arrived.acquire()
             if actor.came is not None or actor.broke is not None:
@@ -163,7 +164,8 @@ def acts(troupe, plot, seed):
 
     def judged(invocation):
         ran = invocation()
-        return ran, list(checked(ran, scene))  # what it says has to be so in that moment
+        # what it says has to be so in that moment
+        return ran, list(checked(ran, scene, is_alone=bool(plot.isolated)))
 
     ended = together(troupe.wire, [lambda i=i: judged(i) for i in plot.invocations(troupe)], seed)
     for _, found in ended:
@@ -179,11 +181,9 @@ def acts(troupe, plot, seed):
         yield "the releases claim that all is back", str(left)
     last = [troupe.release(instance) for instance in affected(scene, left)]
     text = "\n".join(one.text for one in (*ran, *last))
-    for key, (then, now) in differences(troupe.before[plot.cast], scene.state(plot.cast)).items():
-        if not is_named(key, text):
-            yield f"{key[0]} not back and not named", f"{key}: {then} -> {now}\n{text}"
-        else:
-            yield f"{key[0]} not back, though named", f"{key}: {then} -> {now}\n{text}"
+    still = differences(troupe.before[plot.cast], scene.state(plot.cast))
+    for key, (then, now) in still.items():
+        yield f"{key[0]} not back after one more release", f"{key}: {then} -> {now}\n{text}"
 
 
 def affected(scene, left):
