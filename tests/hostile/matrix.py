@@ -20,7 +20,7 @@ from wire import is_read
 from custom_actions.response import OUTCOMES, REFUSED
 
 PYTHON = re.compile(r"\b(Key|Index|Type|Attribute|Value|Name|UnboundLocal|Assertion|Lookup)Error\b")
-UNRECORDED = "could not be recorded"
+UNRECORDED = re.compile("could not be (recorded|marked)")
 EVERYTHING = "Everything is back as it was"
 
 # What a report calls the things that scene.state() names otherwise.
@@ -204,7 +204,7 @@ class Isolate(Flow):
         again = self.go()
         yield from self.sound(again)
         yield from self.isolated_and_told()
-        if UNRECORDED not in ran.errors:  # which no later run can mend, and each one says
+        if not UNRECORDED.search(ran.errors):  # which no later run can mend, and each one says
             yield from self.complete(again)
             yield from self.mailed()
         yield from self.tail(ran, again)
