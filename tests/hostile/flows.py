@@ -1,6 +1,7 @@
 """The policies, run as Lambda and `make release` run them, in this process."""
 
 import functools
+import re
 import threading
 
 import stages
@@ -33,8 +34,10 @@ class Ran:
 
     @property
     def errors(self):
-        """What it says went wrong; what is named here is not lost in silence."""
-        return "\n".join([str(o["error"]) for o in self.outcomes] + [repr(self.error)])
+        """What it says went wrong, or is not on record: what is named here is not lost."""
+        told = [str(o["error"]) for o in self.outcomes]
+        told += [f"unrecorded: {o['unrecorded']}" for o in self.outcomes if o.get("unrecorded")]
+        return "\n".join([*told, repr(self.error)])
 
 
 @functools.cache
@@ -100,6 +103,27 @@ def by_hand(wire, name, trouble=None, **variables):
                 action.process(resources)
 
     return Ran(name, resources, raised(run))
+
+
+def release(wire, instance, earlier=(), trouble=None):
+    """`make release`, by a person who confirms what it asks for and says what it does not know.
+
+    earlier: what ran before; what its errors say is in the mails that the person has.
+    """
+    said = {"record": "", "groups": ""}
+    told = "\n".join(ran.errors for ran in earlier)
+    for _ in range(4):
+        ran = by_hand(wire, "ec2-release", trouble, instance=instance, **said)
+        answers = dict(said)
+        if asked := re.search(r"RECORD=([\w-]+)", ran.errors):
+            answers["record"] = asked[1]
+        if "GROUPS=" in ran.errors:
+            known = dict.fromkeys(re.findall(r"GROUPS=(eni-\w+=sg-[\w,-]+)", told))
+            answers["groups"] = " ".join(known)
+        if answers == said or trouble:
+            break
+        said = answers
+    return ran
 
 
 def raised(call, *args):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from c7n.exceptions import PolicyExecutionError
 from clockwork import Trouble, aws, unshared
-from flows import by_hand, invoke
+from flows import by_hand, invoke, release
 from scene import Scene, differences
 from wire import is_read
 
@@ -21,7 +21,19 @@ from custom_actions.response import OUTCOMES, REFUSED
 
 PYTHON = re.compile(r"\b(Key|Index|Type|Attribute|Value|Name|UnboundLocal|Assertion|Lookup)Error\b")
 UNRECORDED = re.compile("could not be (recorded|marked)")
-EVERYTHING = "Everything is back as it was"
+# What a release says when nothing is left to do, and when it knows of something.
+IS_BACK, BUT = "is back as it was", "NOT recorded, and so not put back"
+
+# The part of the record that a thing of scene.state() is in.
+PARTS = {
+    "groups": "original-groups",
+    "setting": "settings",
+    "deleted on termination": "settings",
+    "target group": "load-balancers",
+    "classic load balancer": "load-balancers",
+    "role policies": "role-policy",
+    "rules": "deny",
+}
 
 # What a report calls the things that scene.state() names otherwise.
 CALLED = {
@@ -62,8 +74,8 @@ class Theatre:
         self.ruled = wire.aws.freeze()
         self.flows = {flow.name: flow(self) for flow in (Swap, Isolate, Release, *Guards, *Others)}
 
-    def release(self, trouble=None):
-        return by_hand(self.wire, "ec2-release", trouble, instance=self.scene.instance)
+    def release(self, *earlier, trouble=None):
+        return release(self.wire, self.scene.instance, earlier, trouble)
 
 
 class Flow:
@@ -145,7 +157,7 @@ class Flow:
 
     def claims(self, left):
         for line in self.scene.mails()[len(self.told) :]:
-            if EVERYTHING in line and left:
+            if IS_BACK in line and BUT not in line and left:
                 yield "the release claims that all is back", f"{line}\n{left}"
 
     def in_order(self):
@@ -178,9 +190,11 @@ def checked(ran, scene, is_alone=True):
 
 def is_named(key, text):
     """Whether a text names a thing of the scene's state that is not as it was."""
-    words = {CALLED.get(word, word) for word in key[2:] or key[1:]} | set(key[2:])
-    if key[0] == "tags":
+    if key[0] in ("tags", "seals"):
         return "record" in text or "tags" in text or "mark" in text
+    if re.search(rf"unrecorded: .*{PARTS.get(key[0])}", text):
+        return True
+    words = {CALLED.get(word, word) for word in key[2:] or key[1:]} | set(key[2:])
     return any(word in text for word in words)
 
 
@@ -210,7 +224,7 @@ class Isolate(Flow):
         yield from self.tail(ran, again)
 
     def tail(self, *earlier):
-        yield from self.released(self.theatre.release(), *earlier)
+        yield from self.released(self.theatre.release(*earlier), *earlier)
 
     def mailed(self):
         lines = self.scene.mails()[len(self.told) :]
@@ -231,7 +245,7 @@ class Release(Flow):
     name, start, lambda_like = "release", "isolated", False
 
     def go(self, trouble=None):
-        return self.theatre.release(trouble)
+        return self.theatre.release(trouble=trouble)
 
     def acts(self, trouble):
         ran = self.go(trouble)
@@ -266,7 +280,7 @@ class Guard(Flow):
         yield from self.truth()
         if len(self.scene.mails()) == len(self.told):
             yield "the guard mails nothing", again.text
-        yield from self.released(self.theatre.release(), ran, again)
+        yield from self.released(self.theatre.release(ran, again), ran, again)
 
     def truth(self):
         lines = self.scene.mails()[len(self.told) :]

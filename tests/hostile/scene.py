@@ -238,6 +238,10 @@ class Scene:
                 for e in acl["Entries"]
             )
             found["tags", name] = forensic_tags(acl["Tags"])
+        seals = forensic_tags((self.forensic() or {}).get("Tags", ()))
+        found["seals", "forensic group"] = {
+            key: value for key, value in seals.items() if key != "forensic:group"
+        }
         (group,) = self.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
         found["suspended processes", "web"] = sorted(
             process["ProcessName"] for process in group["SuspendedProcesses"]

@@ -11,8 +11,8 @@ import threading
 from typing import NamedTuple
 
 from clockwork import aws, unshared
-from flows import by_hand, invoke
-from matrix import EVERYTHING, Failure, checked
+from flows import invoke, release
+from matrix import BUT, IS_BACK, Failure, checked
 from scene import Scene, differences
 
 REMOTES = [f"203.0.113.{n}" for n in range(7, 12)]
@@ -94,7 +94,7 @@ class Troupe:
         return invoke(self.wire, "isolation-guard", unshared(self.call))
 
     def release(self, instance):
-        return by_hand(self.wire, "ec2-release", instance=instance)
+        return release(self.wire, instance)
 
 
 class Plot(NamedTuple):
@@ -177,7 +177,8 @@ def acts(troupe, plot, seed):
     ran = [ran for ran, _ in ended]
     if left and all(one.policy == "ec2-release" and not one.error for one in ran):
         yield "the releases end well and all is not back", str(left)
-    if left and len(ran) == sum(EVERYTHING in line for line in scene.mails()[told:]):
+    claims = [line for line in scene.mails()[told:] if IS_BACK in line and BUT not in line]
+    if left and len(ran) == len(claims):
         yield "the releases claim that all is back", str(left)
     last = [troupe.release(instance) for instance in affected(scene, left)]
     text = "\n".join(one.text for one in (*ran, *last))
