@@ -10,6 +10,7 @@ One call is one number, counted from the begin of a run. `Trouble` says what hap
 
 import contextlib
 import copy
+import copyreg
 import functools
 import hashlib
 import io
@@ -18,7 +19,6 @@ import random
 import sys
 import threading
 import time
-import zlib
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -31,7 +31,8 @@ from c7n.executor import MainThreadExecutor
 from c7n.resources import load_resources
 from c7n.utils import reset_session_cache
 from moto import mock_aws
-from moto.core.base_backend import BackendDict, BaseBackend
+from moto.core.base_backend import BackendDict
+from moto.core.common_models import BaseModel
 from moto.moto_api._internal import mock_random
 from wire import PREFIXES, is_read
 
@@ -62,6 +63,8 @@ def aws():
         patch.setattr(time, "sleep", lambda seconds: None)
         # or the number of a call would be another one each time
         patch.setattr(ResponseAction, "executor_factory", MainThreadExecutor)
+        # which remembers all objects that there ever were
+        patch.setattr(BaseModel, "__new__", lambda cls, *_, **__: object.__new__(cls))
         stop_the_clock(patch)
         flows.prepare(patch)
         with corrected_ec2(), corrected_load_balancing(), corrected_iam(), quick_moto():
@@ -78,7 +81,7 @@ class Moto:
     when something new is asked of it. The time is not in it: no answer that matters has one.
     """
 
-    MOST = 20_000
+    MOST = 4_000
     keeps = True  # the state after each write: of no use where none is done twice
 
     def __init__(self):
@@ -105,23 +108,20 @@ class Moto:
         if self.version in self.states:
             return
         held = backends()
-        names = {id(backend): name for name, backend in held.items()}
         frozen = io.BytesIO()
         pickler = pickle.Pickler(frozen, pickle.HIGHEST_PROTOCOL)
-        pickler.persistent_id = lambda item: (
-            names.get(id(item)) if isinstance(item, BaseBackend) else None
-        )
+        pickler.dispatch_table = copyreg.dispatch_table | {
+            type(backend): reference for backend in held.values()
+        }
         pickler.dump({name: vars(backend) for name, backend in held.items()})
-        self.states[self.version] = zlib.compress(frozen.getvalue(), 1)
+        self.states[self.version] = frozen.getvalue()
 
     def load(self):
         """Bring moto to the version."""
         if self.loaded == self.version:
             return
         held = backends()
-        unpickler = pickle.Unpickler(io.BytesIO(zlib.decompress(self.states[self.version])))
-        unpickler.persistent_load = held.__getitem__
-        for name, attributes in unpickler.load().items():
+        for name, attributes in pickle.loads(self.states[self.version]).items():
             vars(held[name]).clear()
             vars(held[name]).update(attributes)
         self.loaded = self.version
@@ -150,6 +150,16 @@ class Moto:
         if self.keeps:
             self.keep()
         self.answers[key] = http_response.status_code, pickle.dumps(parsed), self.version
+
+
+def reference(backend):
+    """How a backend is pickled: as who it is, not as what it holds."""
+    (service,) = (d.service_name for d in BackendDict._instances if d.backend is type(backend))
+    return find_backend, (service, backend.account_id, backend.region_name)
+
+
+def find_backend(*name):
+    return backends()[name]
 
 
 def backends():

@@ -240,7 +240,7 @@ class Scene:
             found["tags", name] = forensic_tags(acl["Tags"])
         seals = forensic_tags((self.forensic() or {}).get("Tags", ()))
         found["seals", "forensic group"] = {
-            key: value for key, value in seals.items() if key != "forensic:group"
+            key: value for key, value in seals.items() if key.startswith("forensic:record:")
         }
         (group,) = self.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
         found["suspended processes", "web"] = sorted(
