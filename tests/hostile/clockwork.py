@@ -283,7 +283,10 @@ class Wire:
     @staticmethod
     def refusal(code, status):
         error = {"Code": code, "Message": "on purpose"}
-        return SimpleNamespace(status_code=status), {"Error": error, "ResponseMetadata": {}}
+        return SimpleNamespace(status_code=status), {
+            "Error": error,
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
 
     def after(self, parsed, **kw):
         self.aws.remember(parsed, **kw)
