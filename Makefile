@@ -41,6 +41,9 @@ demo: $(INSTALLED) ## Play the story on this machine; FINDING=file.json plays an
 benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; about 3 min
 	@$(BIN)/python -m simulation.benchmark
 
+hammer: $(INSTALLED) ## Every call of every flow gone wrong in every way, hundreds of schedules; HAMMER="--seeds 5 ..."
+	@PYTHONHASHSEED=0 PYTHONPATH=.:tests:tests/conformance $(BIN)/python tests/hostile/hammer.py $(HAMMER)
+
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
 
@@ -87,4 +90,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq clean
+.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq clean

@@ -19,7 +19,7 @@ import custom_actions  # noqa: F401 - registers the actions
 from custom_actions import deadline
 from custom_actions.clients import FunctionSessions, client
 from custom_actions.modes import ApiCallMode, FindingMode
-from custom_actions.response import OUTCOMES
+from custom_actions.response import MISSHAPEN, OUTCOMES, readable
 
 log = logging.getLogger("custodian.lambda")
 
@@ -73,7 +73,10 @@ def run(event, context):
             log.warning("policy:%s nothing to do: %s", policy.name, refusal)
             answer[policy.name] = f"nothing to do: {refusal}"
             continue
-        resources = mode.run(event, context)
+        try:
+            resources = mode.run(event, context)
+        except MISSHAPEN as error:  # of a mode, a filter, or Custodian's own notify
+            raise readable(error) from error
         answer[policy.name] = [outcome for r in resources or () for outcome in r.get(OUTCOMES, ())]
         if not resources:
             answer[policy.name] = "nothing to do: the policy's filters leave this event out"

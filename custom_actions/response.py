@@ -548,6 +548,13 @@ def error_code(error):
     return type(error).__name__
 
 
+def is_refusal(error):
+    """Whether AWS said no, so that nothing was done. A lost answer or a failure of AWS is none."""
+    if not isinstance(error, ClientError):
+        return False
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) < 500
+
+
 def describe(error):
     """An error as `Code: message`, on one line."""
     message = error.response["Error"].get("Message") if isinstance(error, ClientError) else error

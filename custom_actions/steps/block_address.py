@@ -44,6 +44,7 @@ from custom_actions.response import (
     UnexpectedAnswer,
     error_code,
     ignoring,
+    is_refusal,
 )
 
 FULL = "NetworkAclEntryLimitExceeded"
@@ -456,13 +457,14 @@ class BlockRemoteAddress(OfInstance, Step):
         except REFUSED as error:
             if error_code(error) == "NetworkAclEntryAlreadyExists":
                 raise LookAgain from error
-            made = [
-                change.item
-                for change in run.changes
-                if change.item and change.item.pair == deny.pair
-                if not (change.holds or change.error)
-            ]
-            self.mark(run, [d._replace(number=None) if d == deny else d for d in made])
+            if is_refusal(error):  # else it may be there: a lost answer
+                made = [
+                    change.item
+                    for change in run.changes
+                    if change.item and change.item.pair == deny.pair
+                    if not (change.holds or change.error)
+                ]
+                self.mark(run, [d._replace(number=None) if d == deny else d for d in made])
             if error_code(error) == FULL:
                 error.response["Error"]["Message"] += MAKE_ROOM
             raise
