@@ -111,8 +111,9 @@ def digest(words):
 
 
 def code(words):
-    """One word for all that is on record, which a person can confirm."""
-    return digest(f"{part}={digest(words[part])}" for part in PARTS)
+    """One word for all that is on record, which a person can confirm: small letters and digits."""
+    text = " ".join(f"{part}={digest(words[part])}" for part in PARTS)
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()[:10]).decode().lower()
 
 
 def is_sealed(seal, part, words, own=()):

@@ -18,10 +18,12 @@ from custom_actions.instance import attached_interfaces, describe_instance
 from custom_actions.record import tags_of
 from custom_actions.registry import register
 from custom_actions.response import (
+    REFUSED,
     Change,
     NothingToDo,
     NotReadBack,
     Revert,
+    Run,
     Step,
     describe,
 )
@@ -176,6 +178,29 @@ class IsolateInstance(OfInterfaces, Step):
     @property
     def group_name(self):
         return self.data.get("forensic-group", "ForensicSecurityGroup")
+
+    def respond(self, resource, event):
+        try:
+            return super().respond(resource, event)
+        except Exception:
+            if not self.dryrun:
+                self.begin_without_isolation(Run(resource, event))
+            raise
+
+    def begin_without_isolation(self, run):
+        """Say that this finding was here, though not even the first look succeeded.
+
+        The steps behind this one go on and record what they change; the next try has to know that
+        for the pack's own (`is_another_try`).
+        """
+        tags = tags_of(run.resource)
+        incident = record.begin_incident(run.resource, tags, run.event)
+        if record.STATE not in tags:
+            new = {record.STATE: record.INCOMPLETE, **incident}
+            try:
+                self.tag(run, [{"Key": key, "Value": value} for key, value in new.items()])
+            except REFUSED as error:
+                self.log.error("the state could not be recorded either: %s", describe(error))
 
     def look(self, run):
         if run.view is not None:
@@ -542,7 +567,8 @@ class ReleaseInstance(OfInterfaces, Revert):
         isolated = {
             i["NetworkInterfaceId"] for i in interfaces if forensic.intersection(group_ids(i))
         }
-        if not isolated and not any(records.values()):
+        begun = any(record.PART.sub("", key) in record.OF_THE_INCIDENT for key in run.tags)
+        if not isolated and not any(records.values()) and not begun:
             raise NothingToDo(
                 "Nothing to revert: no interface is in a forensic group, and none has a record of "
                 "its groups."
@@ -605,7 +631,7 @@ class ReleaseInstance(OfInterfaces, Revert):
 
     def put_on_record(self, run):
         """Say so first: from then on no guard takes the change of groups for somebody else's."""
-        if not run.memory.get("announced"):
+        if run.changes and not run.memory.get("announced"):
             for group_id, sealed in seal.find(self.client(), self.resource_id(run)).items():
                 seal.write(self.client(), group_id, self.resource_id(run), seal.releasing(sealed))
             self.tag(run, [{"Key": record.STATE, "Value": record.RELEASING}])
@@ -629,6 +655,8 @@ class ReleaseInstance(OfInterfaces, Revert):
         return f"Would put back {'; '.join(seal.words_of(back)) or 'nothing'}."
 
     def tell(self, run):
+        if not run.changes:
+            return "No interface is isolated; what was left of the incident in the tags is removed."
         if not run.problems:
             return "The recorded groups are back on every interface, as read back from EC2."
         if self.is_over(run):

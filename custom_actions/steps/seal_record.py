@@ -151,7 +151,10 @@ class SealRecord(OfRecord, Step):
     def tell(self, run):
         if not all(change.holds for change in run.changes):
             return "The record is not sealed: a release will ask before it puts anything back."
-        return f"The record is sealed on {', '.join(run.view.seals)}."
+        return (
+            f"The record is sealed on {', '.join(run.view.seals)}. A release with "
+            f"RECORD={run.view.code} puts back this record and no other."
+        )
 
     def more(self, run):
         return {"record": run.view.code}
@@ -176,7 +179,7 @@ class VerifyRecord(ResponseAction):
               - InstanceId: i-0abc1234def567890
             actions:
               - type: verify-record
-                record: uPVp3v0JcB1a
+                record: k5xw6vlmnb2hq7da
               - release-instance
               - fail-unless-complete
 

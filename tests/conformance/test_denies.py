@@ -58,17 +58,6 @@ class Shared(Block):
         return super().state() | {"all": [self.tags(i) for i in self.instances]}
 
 
-class AlteringWire(Wire):
-    """Lets a test change what AWS answers: `alter` gets the call's name and its answer."""
-
-    alter = None
-
-    def after(self, parsed, model, **kw):
-        super().after()
-        if self.alter:
-            self.alter(model.name, parsed)
-
-
 class SharedPlay(Play):
     """Steps of any of the stage's instances, with arguments and findings of a test."""
 
@@ -98,7 +87,7 @@ class SharedPlay(Play):
 
 @pytest.fixture(scope="module")
 def aws(aws):
-    aws.wire = AlteringWire()
+    aws.wire = Wire()
     aws.wires = [Wire() for _ in range(3)]  # for runs at once; making a client takes long
     reset_session_cache()  # or the session of the wire before is used
     return aws
@@ -108,7 +97,7 @@ def aws(aws):
 def denies(aws):
     """A stage with instances that share an ACL."""
     yield lambda **variant: SharedPlay(aws, Shared(aws.client, **variant))
-    aws.wire.alter = None
+    aws.wire.edit = None
 
 
 # Released together
@@ -248,7 +237,7 @@ def test_holds_are_matched_here_whatever_describe_tags_answers(denies):
         if name == "DescribeTags":
             answer["Tags"] = everything
 
-    one.wire.alter = alter
+    one.wire.edit = alter
     assert one.unblock(first)["error"] is None
 
     assert [cidr for _, cidr in one.stage.rules()] == ["198.51.100.9/32"]
@@ -380,7 +369,7 @@ def of_another_acl(one):
         if name == "DescribeNetworkAcls":
             answer["NetworkAcls"] += shown()
 
-    one.wire.alter = alter
+    one.wire.edit = alter
     return shown
 
 
@@ -423,7 +412,7 @@ def foreign(one, *acls):
                 if not acls or acl["NetworkAclId"] in acls:
                     acl["OwnerId"] = "999988887777"
 
-    one.wire.alter = alter
+    one.wire.edit = alter
 
 
 @pytest.mark.parametrize("dryrun", [False, True])
@@ -592,14 +581,14 @@ def test_an_answer_without_a_field_loses_no_deny_and_no_record(denies, field, ti
 
     for run in (one.block, one.unblock):
         answers.clear()
-        one.wire.alter = alter
+        one.wire.edit = alter
         report = run()
 
         assert not report["error"] or "Error: " not in report["error"], report
         if report["status"] == "failed":
-            one.wire.alter = None
+            one.wire.edit = None
             assert run()["error"] is None
-        one.wire.alter = None
+        one.wire.edit = None
     if field == "Tags":  # which is what EC2 shows of an ACL without a mark
         assert "ingress rule 99, egress rule 99 has no mark and stays" in report["error"]
         assert one.unblock()["status"] == "unchanged"
