@@ -42,6 +42,7 @@ benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 fi
 	@$(BIN)/python -m simulation.benchmark
 
 hammer: $(INSTALLED) ## Every call of every flow gone wrong in every way, hundreds of schedules; HAMMER="--seeds 5 ..."
+	@HAMMER_WHOLE=1 $(BIN)/pytest -q tests/conformance/test_missing_fields.py
 	@PYTHONHASHSEED=0 PYTHONPATH=.:tests:tests/conformance $(BIN)/python tests/hostile/hammer.py $(HAMMER)
 
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again

@@ -1,11 +1,14 @@
 """A field that is missing in an answer costs the part that needs it, never the step.
 
-Every field that the step's module names is left out of each answer once, wherever it stands there.
+Every field that the step's module names is left out of each answer once, wherever it stands there:
+a third of them here, all of them in `make hammer`.
 """
 
 import contextlib
 import inspect
 import json
+import os
+import random
 import re
 
 import pytest
@@ -80,7 +83,10 @@ def fields_of(one, run):
 
     with answers(one, note):
         run()
-    return [(call, field) for call, field in found if field not in LEFT_OUT]
+    fields = [(call, field) for call, field in found if field not in LEFT_OUT]
+    if "HAMMER_WHOLE" in os.environ:
+        return fields
+    return random.Random(one.stage.step).sample(fields, len(fields) // 3)
 
 
 @each_step
