@@ -20,8 +20,14 @@ def admin(scene):
     return scene.group("admin")
 
 
-@pytest.mark.parametrize("key", [RECORD + "{interface}", RECORD + "{interface}:2"])
-@pytest.mark.parametrize("state", [{}, {"forensic:state": "isolated"}])
+@pytest.mark.parametrize(
+    "key, state",
+    [
+        (RECORD + "{interface}", {"forensic:state": "isolated"}),
+        (RECORD + "{interface}:2", {}),
+        (RECORD + "{interface}", {}),
+    ],
+)
 def test_a_group_written_into_the_record_beforehand_is_not_put_back(
     scene, pack, release, admin, key, state
 ):
