@@ -959,3 +959,40 @@ def test_no_misshapen_finding_stops_a_mail_for_credentials(wrong):
         holder[last] = copy.deepcopy(wrong)
         subject, _ = credential_mail(revocation(), event=broken)
         assert subject.startswith("GuardDuty Remediation | ID: ")
+
+
+def test_the_command_of_the_release_has_the_word_of_the_record():
+    sealed = {"step": "seal-record", "status": "done", "detail": "d", "error": None, "facts": []}
+    command = "make release INSTANCE=i-0abc1234def567890 REGION=us-west-2"
+
+    whole = remediation_mail(outcome(), sealed | {"record": "av36dgbvgvq7y2hx"})[1]
+    hostile = remediation_mail(outcome(), sealed | {"record": "x; rm -rf $(HOME)"})[1]
+
+    assert f"{command} RECORD=av36dgbvgvq7y2hx" in whole.lines
+    assert f"{command} RECORD=xrm-rfHOME" in hostile.lines
+    assert "The record is not sealed" in remediation_mail(outcome())[1].text
+
+
+def test_the_groups_to_say_by_hand_are_whole():
+    """An interface has five groups at most by default."""
+    said = f"GROUPS=eni-{0:017x}=" + ",".join(f"sg-{n:017x}" for n in range(5))
+    error = f"its original groups could not be recorded: TagLimitExceeded: {'x' * 200}. {said}"
+
+    _, reader = remediation_mail(outcome(interfaces=[interface(error=error, status="failed")]))
+
+    assert said in reader.text
+
+
+def test_a_refused_release_shows_the_record_and_the_word_to_confirm_it():
+    groups = " ".join(
+        f"eni-{n:017x}=" + ",".join(f"sg-{m:017x}" for m in range(5)) for n in range(4)
+    )
+    error = f"the record: On record: original-groups {groups}. RECORD=av36dgbvgvq7y2hx"
+    event = {"c7n:notice": {"headline": "GuardDuty Release | i-0", "who": "me"}, "detail": {}}
+    failed = {"step": "verify-record", "status": "failed", "detail": "d", "error": error}
+    instance = {"InstanceId": "i-0abc1234def567890", "Tags": [], "c7n:response": [failed]}
+    policy = {"name": "ec2-release", "resource": "ec2", "metadata": {"runbook": "docs/runbook.md"}}
+
+    _, reader = mail("release.html", "", event, [instance], policy)
+
+    assert groups in reader.text and "RECORD=av36dgbvgvq7y2hx" in reader.text
