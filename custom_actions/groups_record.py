@@ -35,6 +35,7 @@ class GroupsRecord:
         self.of = {}
         self.refused = {}
         self.foreign = {}
+        self.doubtful = set()  # interfaces that have other groups than on record, and no seal
         self._shown = {}  # as the interfaces' tags say it
         self._written = {}  # interface id: the tags with its record, as this response wrote them
 
@@ -51,28 +52,28 @@ class GroupsRecord:
             if name in self._shown:
                 self.of.setdefault(name, self._shown[name])
 
-    def is_missing(self, interface):
-        """Whether an interface that is about to be changed has no record of the pack's.
-
-        One that is sealed is never written again: an interface that somebody opened goes back to
-        what it had at first. Where nothing is sealed, what an open interface has now is right.
-        """
-        name = interface["NetworkInterfaceId"]
-        return not (name in self.of and (self.seals or name in self._written))
-
     def write(self, interfaces):
-        """Record the groups that interfaces have now.
+        """Record the groups of interfaces that are about to be changed, where nothing is on record.
+
+        What is on record is never written again: an interface that somebody opened goes back to
+        what it had at first. Without a seal nobody can tell that from what an intruder wrote, so
+        it is not sealed either, and a release asks.
 
         One call for all; each then carries the records of its siblings as well, which is harmless,
         tells what one had that is detached later, and keeps the number of calls before the swap at
         four. Where it is refused, each alone: one that is gone, or full of tags, fails them all.
         """
-        for interface in interfaces:
-            name, now = interface["NetworkInterfaceId"], group_ids(interface)
-            if self.of.get(name, now) != now:
-                self.foreign[ORIGINAL_GROUPS + name] = " ".join(self.of[name])
-            self.of[name] = now
-        new = [interface["NetworkInterfaceId"] for interface in interfaces]
+        now = {interface["NetworkInterfaceId"]: group_ids(interface) for interface in interfaces}
+        if not self.seals:
+            self.doubtful |= {
+                name
+                for name, groups in now.items()
+                if name not in self._written and self.of.get(name, groups) != groups
+            }
+        new = [name for name in now if name not in self.of]
+        if not new:
+            return
+        self.of |= {name: now[name] for name in new}
         tags = {name: record.as_tags(ORIGINAL_GROUPS + name, self.of[name]) for name in new}
         refused = self._tag(new, [tag for own in tags.values() for tag in own])
         for name in list(refused) if len(new) > 1 else ():
@@ -145,6 +146,13 @@ class GroupsRecord:
             run.errors["the record of the original groups"] = seal.Broken(
                 "it is not the one that was sealed: somebody changed tags "
                 f"{ORIGINAL_GROUPS}... of the interfaces. A release will ask"
+            )
+            return
+        if self.doubtful:
+            run.resource[record.DOUBTFUL] = True
+            run.errors["the record of the original groups"] = seal.Broken(
+                f"{', '.join(sorted(self.doubtful))}: had other groups than on record, and the "
+                "record was never sealed. A release will ask"
             )
             return
         wanted = sealed | {seal.GROUPS: digest}

@@ -171,6 +171,9 @@ GROUPS = "groups"
 RECORDED = "c7n:recorded"
 UNRECORDED = "c7n:unrecorded"
 
+# Where isolate-instance says that the original groups must not be sealed by the steps behind it.
+DOUBTFUL = "c7n:doubtful"
+
 # Where verify-record leaves what is to be put back: {key: words}.
 VERIFIED = "c7n:verified"
 

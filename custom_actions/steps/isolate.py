@@ -336,7 +336,6 @@ class IsolateInstance(OfInterfaces, Step):
             change.item
             for change in run.fresh
             if change.item is not None
-            and groups.is_missing(change.item)
             # Left there by a run that died: what it had before is on record, or nowhere.
             and not transition_group.holds_transition_group(change.item)
         ]

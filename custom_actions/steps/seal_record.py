@@ -134,6 +134,8 @@ class SealRecord(OfRecord, Step):
 
     def may_seal(self, run, present, part):
         """Whether a part is sealed, recorded by this run, or of an incident not yet sealed."""
+        if part == seal.GROUPS and run.resource.get(record.DOUBTFUL):
+            return False
         own = seal.recorded_by(run.resource).get(part, ())
         first = part not in present
         return first or seal.is_sealed(present, part, run.view.words[part], own)

@@ -169,6 +169,31 @@ def test_opened_by_somebody_it_goes_back_to_its_first_groups(scene, pack, releas
     assert set(scene.interfaces(instance)[interface]) == set(scene.groups[:2])
 
 
+def test_opened_by_somebody_and_never_sealed_it_keeps_its_record_and_a_release_asks(
+    scene, pack, release, admin
+):
+    instance = scene.instance(scene.groups[:1])
+    (interface,) = scene.interfaces(instance)
+    scene.cloud.fail(
+        "CreateTags", "Unavailable", when=lambda call: "forensic:record" in str(call.parameters)
+    )
+    assert "could not be sealed" in pack.isolate(scene.finding(instance)).error["errorMessage"]
+    scene.ec2.delete_tags(
+        Resources=[scene.forensic_group()], Tags=[{"Key": f"forensic:record:{instance}"}]
+    )
+    other = scene.attach(instance, [scene.forensic_group()])
+    scene.ec2.modify_network_interface_attribute(NetworkInterfaceId=interface, Groups=[admin])
+
+    error = pack.isolate(scene.finding(instance)).error["errorMessage"]
+
+    assert scene.is_isolated(instance) and "never sealed" in error
+    assert scene.tags(interface)[RECORD + interface] == scene.groups[0]
+    said = {"groups": f"{other}={scene.groups[0]}"}
+    shown = re.search(r"RECORD=([\w-]+)", release(instance, **said)[1])[1]
+    assert release(instance, record=shown, **said)[0]
+    assert scene.interfaces(instance)[interface] == scene.groups[:1]
+
+
 def test_groups_that_could_not_be_recorded_are_in_the_mail_and_can_be_said(scene, pack, release):
     instance = scene.instance(scene.groups[:2])
     (interface,) = scene.interfaces(instance)
