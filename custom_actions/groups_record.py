@@ -51,6 +51,9 @@ class GroupsRecord:
             name = interface["NetworkInterfaceId"]
             if name in self._shown:
                 self.of.setdefault(name, self._shown[name])
+            elif name in self.of and name not in self._written and name not in self.refused:
+                # gone since the first look: a person has released it meanwhile
+                self._record([name])
 
     def write(self, interfaces):
         """Record the groups of interfaces that are about to be changed, where nothing is on record.
@@ -74,6 +77,10 @@ class GroupsRecord:
         if not new:
             return
         self.of |= {name: now[name] for name in new}
+        self._record(new)
+
+    def _record(self, new):
+        """Write what interfaces had into their tags; remember what is refused."""
         tags = {name: record.as_tags(ORIGINAL_GROUPS + name, self.of[name]) for name in new}
         refused = self._tag(new, [tag for own in tags.values() for tag in own])
         for name in list(refused) if len(new) > 1 else ():

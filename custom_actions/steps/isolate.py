@@ -648,6 +648,21 @@ class ReleaseInstance(OfInterfaces, Revert):
             Resources=[self.resource_id(run), *(i["NetworkInterfaceId"] for i in interfaces)],
             Tags=[{"Key": key} for key in sorted(keys)],
         )
+        self.keep_what_was_isolated_again(run)
+
+    def keep_what_was_isolated_again(self, run):
+        """Write the record anew of what a guard, or a finding, has just isolated again."""
+        instance = describe_instance(self.client(), self.resource_id(run))
+        for interface in self.attached(instance) if run.changes else ():
+            name, groups = interface["NetworkInterfaceId"], set(group_ids(interface))
+            recorded = run.memory["records"].get(name)
+            if recorded and not groups <= set(recorded):
+                self.client().create_tags(
+                    Resources=[name], Tags=record.as_tags(record.ORIGINAL_GROUPS + name, recorded)
+                )
+                run.errors[name] = NotReadBack(
+                    "was isolated again while the release was on its way: run it again"
+                )
 
     def plan(self, run):
         back = {name: ids for name, ids in run.memory["records"].items() if ids}

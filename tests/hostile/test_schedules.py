@@ -9,6 +9,7 @@ SEEDS = {
     "re-sent while a person releases": 1,
     "two that share a deny released": 1,
     "isolated and guarded": 1,
+    "guarded while a person releases": 15,  # the last one lost a record
     "five of one address": 1,
 }
 
