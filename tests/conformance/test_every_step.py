@@ -111,7 +111,8 @@ def test_a_write_that_is_answered_and_not_done_is_not_called_done(play, stage):
 
 @each_step
 def test_dying_after_any_call_is_completed_by_the_next_run_and_reverted(play, stage):
-    for variant in stage.variants[:2]:  # the rest differs in what is read
+    # of the other variants only isolate-instance's makes other calls
+    for variant in stage.variants[: 2 if stage.step == "isolate-instance" else 1]:
         clean = play(stage, **variant)
         clean.step()
         calls, end, extra = clean.calls, clean.state(), clean.extra()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from custom_actions import record
-from custom_actions.steps.leave_service import (
+from custom_actions.service import (
     escaped,
     recorded_group,
 )

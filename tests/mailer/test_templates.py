@@ -514,7 +514,7 @@ def new_paths(name):
 
 
 @pytest.mark.parametrize("name", MISSHAPEN)
-@pytest.mark.parametrize("wrong", [None, "text", 7, [], {}, [None], {"a": "b"}], ids=repr)
+@pytest.mark.parametrize("wrong", [None, "text", [], {"a": "b"}], ids=repr)
 def test_no_missing_or_misshapen_field_stops_a_mail(name, wrong):
     event = load(name)
     for path in new_paths(name):
