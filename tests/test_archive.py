@@ -121,6 +121,7 @@ def test_resources_that_the_policy_does_not_have_are_not_compiled(scene, unpacke
     assert compiled - {"__init__"} == imported
 
 
+@pytest.mark.slow
 def test_the_archive_is_the_same_from_another_process():
     first = built("ec2-isolate").get_checksum()
     assert built("ec2-isolate").get_checksum() == first

@@ -68,6 +68,7 @@ def test_the_story_of_the_scenario(tmp_path):
     assert len(before) == 3 and sum(before[i] != after[i] for i in before) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, isolated",
     [
@@ -92,6 +93,7 @@ def test_a_file_that_is_no_finding(tmp_path):
     assert "Traceback" not in played.stderr
 
 
+@pytest.mark.slow
 def test_it_is_red_when_the_release_leaves_something(quick, tmp_path, monkeypatch, capsys):
     """The same story with a release that forgets the network ACL."""
     policy = yaml.safe_load((ROOT / "policies/ec2-release.yml").read_text())
@@ -117,6 +119,7 @@ def test_it_is_red_when_the_release_leaves_something(quick, tmp_path, monkeypatc
     assert any("network ACLs" in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_it_is_red_when_the_instance_is_not_isolated(quick, tmp_path, monkeypatch, capsys):
     """The same story with a policy that takes every instance for exempt."""
     policy = yaml.safe_load((ROOT / "policies/ec2-isolate.yml").read_text())
