@@ -31,8 +31,11 @@ SLOW = ("test_demo", "test_make", "test_accounts", "test_guarantee", "test_deplo
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        # that moto alone still differs from AWS is of interest when moto is updated
-        if "plain-moto" in item.nodeid:
+        # that moto alone still differs from AWS, and that each correction works without the others,
+        # is of interest when moto or a correction is changed
+        if item.nodeid.startswith("tests/simulation/") and (
+            "plain-moto" in item.nodeid or "alone" in item.nodeid
+        ):
             item.add_marker("slow")
     items.sort(key=lambda item: item.path.stem not in SLOW)
 

@@ -155,7 +155,8 @@ def in_turns(seed, wires, runs):
     return [results[number] for number in range(len(runs))]
 
 
-@pytest.mark.parametrize("count, seed", [(2, n) for n in range(6)] + [(3, n) for n in range(2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count, seed", [(2, n) for n in range(40)] + [(3, n) for n in range(10)])
 def test_a_deny_that_instances_share_goes_when_they_are_released_together(denies, aws, count, seed):
     one = denies(count=count)
     for instance in one.stage.instances:

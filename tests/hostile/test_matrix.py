@@ -52,6 +52,7 @@ def test_every_flow_is_played(theatre):
     assert set(theatre.flows) == set(FLOWS)
 
 
+@pytest.mark.slow
 def test_every_kind_of_trouble_strikes(theatre):
     """The matrix itself: each trouble comes to the call that it is meant for."""
     flow = theatre.flows["swap"]
@@ -62,6 +63,7 @@ def test_every_kind_of_trouble_strikes(theatre):
         assert trouble.struck == flow.calls[cell.at], cell
 
 
+@pytest.mark.slow
 def test_what_is_recalled_is_what_aws_would_answer(theatre):
     """The theatre itself: with and without memory a run makes the same calls and the same end."""
     flow, memory = theatre.flows["isolate"], theatre.wire.aws
