@@ -26,7 +26,8 @@ class GroupsRecord:
     incident, so that no tag which is there already is the pack's.
 
     of: {interface id: the groups that it had}. refused: {interface id: why that is not recorded}.
-    foreign: {tag key: value} of what was there and is not the pack's.
+    foreign: {tag key: value} of what was there and is not the pack's. unsealed: why there is no
+    seal, where there can be none.
     """
 
     def __init__(self, client, instance_id, seals, begins):
@@ -35,6 +36,7 @@ class GroupsRecord:
         self.of = {}
         self.refused = {}
         self.foreign = {}
+        self.unsealed = None  # why there is no room for a seal
         self.doubtful = set()  # interfaces that have other groups than on record, and no seal
         self._shown = {}  # as the interfaces' tags say it
         self._written = {}  # interface id: the tags with its record, as this response wrote them
@@ -166,5 +168,11 @@ class GroupsRecord:
         if reopened:
             wanted.pop(seal.RELEASING, None)
         for group_id in sorted(carriers):
-            if present.get(group_id) != wanted:
-                run.attempt(told, seal.write, self.client, group_id, self.instance_id, wanted)
+            if present.get(group_id) == wanted:
+                continue
+            try:
+                seal.write(self.client, group_id, self.instance_id, wanted)
+            except seal.NoRoom as error:
+                self.unsealed = str(error)
+            except REFUSED as error:
+                run.errors[told] = error

@@ -28,6 +28,7 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 
 from custom_actions import network_acl, record
 from custom_actions.record import SEAL, tags_of
+from custom_actions.response import Impossible
 
 GROUPS = record.ORIGINAL_GROUPS.split(":")[1]
 DENIES = record.DENY.split(":")[1]
@@ -36,6 +37,10 @@ RELEASING, UNRECORDED = "releasing", "unrecorded"
 
 class Broken(PolicyExecutionError):
     """The record is not what was sealed."""
+
+
+class NoRoom(Impossible):
+    """A group has as many tags as a resource can have, all of them needed."""
 
 
 def part_of(key):
@@ -150,6 +155,8 @@ def is_forensic(group, instance_id):
 def write(client, group_id, instance_id, seal):
     """Put a seal on a group; where it is full of tags, in the place of one that nobody needs.
 
+    Raises NoRoom when there is none.
+
     IAM: ec2:CreateTags on groups that have the tag forensic:group; ec2:DeleteTags and
     ec2:DescribeInstances where the group is full.
     """
@@ -167,7 +174,10 @@ def write(client, group_id, instance_id, seal):
         if error.response["Error"]["Code"] != "TagLimitExceeded":
             raise
         if not remove_unneeded(client, group_id):
-            raise
+            raise NoRoom(
+                f"{group_id} has no room for another tag: a release will ask, and no guard keeps "
+                "the instance isolated"
+            ) from error
         tag()
 
 

@@ -442,10 +442,14 @@ class IsolateInstance(OfInterfaces, Step):
                 " There were tags of a record that is not this pack's, or of an earlier incident; "
                 f"they were replaced or removed: {shown:.300}."
             )
+        if unsealed := run.memory["record"].unsealed:
+            told += f" The record is not sealed: {unsealed}."
         return told
 
     def facts(self, run):
-        return super().facts(run) + [f"foreign:{key}" for key in run.memory["record"].foreign]
+        groups = run.memory["record"]
+        unsealed = ["not-sealed"] if groups.unsealed else []
+        return super().facts(run) + unsealed + [f"foreign:{key}" for key in groups.foreign]
 
     def more(self, run):
         return {

@@ -89,7 +89,8 @@ class SealRecord(OfRecord, Step):
     IAM: ec2:CreateTags on security groups with the tag forensic:group=true.
 
     Limits: see custom_actions/seal.py. A forensic group holds the seals of 48 instances; then the
-    seals of terminated instances make room, and when there is none the step fails.
+    seals of terminated instances make room, and when there is none the step is `skipped`: a release
+    of the instance asks, and no guard keeps it.
     """
 
     schema = type_schema("seal-record")

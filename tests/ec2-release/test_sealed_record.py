@@ -259,6 +259,22 @@ def test_what_was_recorded_during_the_release_is_named(scene, pack, release):
     assert not succeeded and "role-policy web/forensic-deny: recorded while" in output
 
 
+def test_without_room_for_a_seal_it_is_isolated_and_a_release_asks(scene, pack, release):
+    pack.isolate(scene.finding(scene.instance()))
+    group = scene.forensic_group()
+    tag(scene, group, **{f"own-{n}": "x" for n in range(50 - len(scene.tags(group)))})
+    instance = scene.instance()
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert invocation.error is None and scene.is_isolated(instance)
+    details = " ".join(o["detail"] for o in invocation.result["ec2-isolate"])
+    assert "no room for another tag: a release will ask" in details
+    shown = re.search(r"RECORD=([\w-]+)", release(instance)[1])[1]
+    assert scene.is_isolated(instance)
+    assert release(instance, record=shown)[0]
+
+
 def test_a_full_group_gives_the_place_of_a_terminated_instance(scene, pack, release):
     gone = scene.instance()
     pack.isolate(scene.finding(gone))
