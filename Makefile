@@ -38,7 +38,7 @@ test: lint validate ## Lint, validate, and run all tests, offline
 demo: $(INSTALLED) ## Play the story on this machine; FINDING=file.json plays another finding
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)")
 
-benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; about 3 min
+benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; more than 5 min
 	@$(BIN)/python -m simulation.benchmark
 
 hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hundreds of schedules; HAMMER="--seeds 5 ..."
