@@ -149,6 +149,8 @@ class GroupsRecord:
         # read again: another response may have sealed meanwhile what it has recorded
         carriers = set(group_ids.values())
         present = run.read(told, seal.find, self.client, self.instance_id, carriers, default={})
+        if told in run.unread:
+            return  # a seal that cannot be read must not be overwritten
         sealed = {part: text for found in present.values() for part, text in found.items()}
         mine = seal.words_of({name: self.of[name] for name in self._written})
         if seal.GROUPS in sealed and not seal.is_sealed(sealed, seal.GROUPS, words, mine):

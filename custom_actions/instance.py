@@ -48,7 +48,7 @@ def is_released(resource, instance):
     Goes by the groups of its interfaces, not by its tags: those could be written by the intruder,
     to keep evidence from being taken.
     """
-    forensic = (resource.get(record.INCIDENT) or {}).get(record.GROUPS, ())
+    forensic = (resource.get(record.INCIDENT) or {}).get(record.FORENSIC_GROUPS, ())
     return bool(forensic) and any(
         group["GroupId"] not in forensic
         for interface in instance.get("NetworkInterfaces") or ()

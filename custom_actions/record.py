@@ -165,7 +165,7 @@ ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
 INCIDENT = "c7n:incident"
 
 # Under that: the ids of the forensic groups that every interface was read back in.
-GROUPS = "groups"
+FORENSIC_GROUPS = "forensic-groups"
 
 # Where steps leave the words that they recorded and that they could not record: {key: words}.
 RECORDED = "c7n:recorded"

@@ -231,8 +231,8 @@ class IsolateInstance(OfInterfaces, Step):
         view = View(instance.get("NetworkInterfaces") or [], live=False)
         if not view.interfaces:
             view = self.ask_for_interfaces(run, instance)
-        owners = {i["OwnerId"] for i in view.interfaces if "OwnerId" in i}
-        groups = forensic_group.ForensicGroups(self.client(), self.group_name, *list(owners)[:1])
+        owner = next((i["OwnerId"] for i in view.interfaces if "OwnerId" in i), None)
+        groups = forensic_group.ForensicGroups(self.client(), self.group_name, owner)
         groups.look({i["VpcId"] for i in view.interfaces})
         run.memory |= {
             "groups": groups,
@@ -389,7 +389,7 @@ class IsolateInstance(OfInterfaces, Step):
         tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
         incident = dict(record.begin_incident(run.resource, tags, run.event))
         if self.is_verified(run):
-            run.resource[record.INCIDENT][record.GROUPS] = sorted(
+            run.resource[record.INCIDENT][record.FORENSIC_GROUPS] = sorted(
                 {group for i in run.view.interfaces for group in group_ids(i)}
             )
         state = record.ISOLATED if self.is_verified(run) else record.INCOMPLETE
@@ -475,9 +475,13 @@ class IsolateInstance(OfInterfaces, Step):
             "removed": [{"id": i, "name": names.get(i, "")} for i in removed],
             "now": now,
             "forensic_group": groups.ids.get(vpc_id),
-            "status": "isolated" if change.holds and vpc_id in groups.empty else "failed",
+            "status": "failed",
             "error": change.problem,
         }
+        if change.holds and not run.view.live:
+            row["error"] = "EC2 could not be asked again, so this was not read back"
+        elif change.holds and vpc_id in groups.empty:
+            row["status"] = "isolated"
         if change.holds and vpc_id in groups.errors:
             row["error"] = f"the forensic group is not empty: {describe(groups.errors[vpc_id])}"
         if self.dryrun and not change.holds:

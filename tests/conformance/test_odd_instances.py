@@ -71,3 +71,46 @@ def test_what_ec2_answers_about_another_interface_is_not_changed(play):
 
     assert foreign["NetworkInterfaceId"] not in [i["id"] for i in report["interfaces"]]
     assert one.stage.interfaces(one.stage.neighbour) == [stranger]
+
+
+def refusing(operation, answered=0):
+    """Refuses the calls of an operation but the first ones."""
+    seen = []
+
+    def fault(_, call):
+        if not call.endswith(f":{operation}"):
+            return None
+        seen.append(call)
+        return "UnauthorizedOperation" if len(seen) > answered else None
+
+    return fault
+
+
+def test_what_cannot_be_read_back_is_not_called_isolated(play):
+    """It was isolated before, and DescribeInstances shows it; nobody has read it back now."""
+    one = play(Isolate)
+    one.step()
+
+    report = one.step(fault=refusing("DescribeNetworkInterfaces"))
+
+    assert report["status"] == "failed" and not report["isolated"]
+    assert [row["status"] for row in report["interfaces"]] == ["failed", "failed"]
+    assert report["detail"].startswith("Nothing could be changed. 0 of 2 interfaces")
+
+
+def test_a_seal_that_cannot_be_read_is_not_overwritten(play):
+    """Else what somebody wrote into the tags would be sealed, and the rest of the seal lost."""
+    one = play(Isolate)
+    one.step()
+    ec2, key = one.stage.ec2, f"forensic:record:{one.stage.instance}"
+    shown = ec2.describe_security_groups(Filters=[{"Name": "tag-key", "Values": [key]}])
+    (group,) = [g["GroupId"] for g in shown["SecurityGroups"]]
+    sealed = one.stage.tags(group)[key]
+    interface = one.stage.resource()["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    poison = {"Key": f"forensic:original-groups:{interface}", "Value": "sg-0123456789abcdef0"}
+    ec2.create_tags(Resources=[interface], Tags=[poison])
+
+    report = one.step(fault=refusing("DescribeSecurityGroups", answered=1))
+
+    assert report["status"] == "failed" and "could not be sealed" in report["error"]
+    assert one.stage.tags(group)[key] == sealed
