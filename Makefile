@@ -14,6 +14,10 @@ RELEASE = output/release/$(INSTANCE)
 # GROUPS is a variable of bash, which the recipes must not see; only what stands behind make counts.
 RELEASE_GROUPS = $(if $(filter command,$(firstword $(origin GROUPS))),$(GROUPS))
 
+# How far the policies may go by themselves (custom_actions/autonomy.py). Without MODE a function stays
+# as it is deployed, and a new one observes.
+AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -51,8 +55,8 @@ record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
 
-deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=...
-	$(PACK) custodian run --region "$(REGION)" -s output/deploy $(DEPLOYABLE)
+deploy: $(INSTALLED) need-REGION autonomy ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain]
+	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy $(DEPLOYABLE)
 
 deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
 	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
@@ -69,8 +73,8 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
 
-deploy-opt-in: $(INSTALLED) need-REGION need-POLICY ## Deploy one policy of policies/opt-in; POLICY=name REGION=...
-	$(PACK) custodian run --region "$(REGION)" -s output/deploy policies/opt-in/$(POLICY).yml
+deploy-opt-in: $(INSTALLED) need-REGION need-POLICY autonomy ## Deploy one policy of policies/opt-in; POLICY=name REGION=... [MODE=...]
+	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy policies/opt-in/$(POLICY).yml
 
 reactivate-key: $(INSTALLED) need-USER_NAME need-KEY need-FINDING ## Reactivate an access key; USER_NAME=... KEY=AKIA... FINDING=<finding id>
 	@mkdir -p output/reactivate-key && printf 'user: "%s"\nkey: "%s"\nfinding: "%s"\n' '$(USER_NAME)' '$(KEY)' '$(FINDING)' > output/reactivate-key/vars.yml
@@ -85,10 +89,14 @@ mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the functi
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
 
+autonomy:
+	@[[ "$(MODE)" =~ ^(observe|ask|contain)?$$ ]] || { echo "MODE is observe, ask or contain, not $(MODE)"; exit 2; }
+	@mkdir -p output/deploy && printf 'autonomy: "%s"\n' '$(MODE)' > output/deploy/vars.yml
+
 need-%:
 	@[ -n "$($*)" ] || { echo "say $*=..., see make help"; exit 2; }
 
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq clean
+.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq autonomy clean

@@ -10,6 +10,7 @@ module, outside the guard, so that c7n-org's worker processes have it under ever
 import sys
 
 import custom_actions.archive  # noqa: F401 - registers the actions, and has archives compiled
+import custom_actions.provision  # noqa: F401 - what a deploy does besides Custodian
 
 
 def main():

@@ -16,7 +16,7 @@ from c7n.resources import load_resources
 from c7n.structure import StructureParser
 
 import custom_actions  # noqa: F401 - registers the actions
-from custom_actions import deadline
+from custom_actions import autonomy, deadline
 from custom_actions.clients import FunctionSessions, client
 from custom_actions.modes import ApiCallMode, FindingMode
 from custom_actions.response import MISSHAPEN, OUTCOMES, readable
@@ -38,6 +38,8 @@ def load():
     role = data["policies"][0]["mode"]["role"]  # an ARN, as it was deployed
     data.setdefault("execution-options", {})["account_id"] = role.split(":")[4]
     config = custodian.init_config(data)
+    config.autonomy = autonomy.at_runtime(data["policies"][0]["mode"].get("execution-options", {}))
+    config.dryrun = config.dryrun is True or config.autonomy != autonomy.CONTAIN
     if not config.output_dir.startswith("s3"):
         # Custodian would write resources and log of each event to /tmp, where nobody reads them
         config.output_dir = "null"

@@ -116,13 +116,22 @@ def c7n_org(
 
 
 def deploy(
-    cloud: Cloud, policies: Sequence[str | Path], account_id: str, region: str
+    cloud: Cloud,
+    policies: Sequence[str | Path],
+    account_id: str,
+    region: str,
+    autonomy: str | None = "contain",
 ) -> subprocess.CompletedProcess:
-    """`custodian run` of policy files, which deploys those with a Lambda mode."""
-    output = cloud.folder / "custodian"
-    return custodian(
-        cloud, ["run", "--region", region, "-s", output, *policies], account_id, region
-    )
+    """`custodian run` of policy files, which deploys those with a Lambda mode.
+
+    autonomy: the variable of that name, as `make deploy MODE=...` sets it; None leaves it unset.
+    """
+    arguments = ["run", "--region", region, "-s", cloud.folder / "custodian", *policies]
+    if autonomy:
+        variables = cloud.folder / "vars.yml"
+        variables.write_text(f"autonomy: {autonomy}\n")
+        arguments[1:1] = ["--vars-file", variables]
+    return custodian(cloud, arguments, account_id, region)
 
 
 def release(

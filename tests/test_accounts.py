@@ -16,15 +16,18 @@ FUNCTIONS = ["custodian-ec2-isolate", "custodian-finding-notify"]
 
 
 @pytest.fixture(scope="module")
-def organization(cloud):
+def organization(cloud, tmp_path_factory):
+    contain = yaml.safe_load((ROOT / "accounts.yml").read_text())
+    contain["vars"]["autonomy"] = "contain"  # whatever the team that commits the file has chosen
+    accounts = tmp_path_factory.mktemp("accounts") / "accounts.yml"
+    accounts.write_text(yaml.safe_dump(contain))
     mailer = deploy.mailer_stack(cloud, FIRST["account_id"], REGION)
     for account in (FIRST, SECOND):
         deploy.account_stack(cloud, account["account_id"], REGION, mailer["MailQueueArn"])
     for policy in ("finding-notify", "ec2-isolate"):
         deploy.c7n_org(
             cloud,
-            ["run", "-c", "accounts.yml", "-s", cloud.folder / "org"]
-            + ["-u", f"policies/{policy}.yml"],
+            ["run", "-c", accounts, "-s", cloud.folder / "org"] + ["-u", f"policies/{policy}.yml"],
             FIRST["account_id"],
             REGION,
         )

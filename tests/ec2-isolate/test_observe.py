@@ -1,23 +1,15 @@
-"""Observe mode: the policy as shipped, with `execution-options: {dryrun: true}` uncommented."""
-
-from pathlib import Path
+"""`make deploy MODE=observe`: the policy as shipped, told to change nothing."""
 
 import pytest
 
 from simulation import deploy
 
-ROOT = Path(__file__).parents[2]
 ACCOUNT, REGION = "111122223333", "us-west-2"
-LINE = "      # execution-options: {dryrun: true}\n"
 
 
 @pytest.fixture(scope="module")
-def observing(pack, tmp_path_factory):
-    text = (ROOT / "policies/ec2-isolate.yml").read_text()
-    assert LINE in text
-    path = tmp_path_factory.mktemp("observe") / "ec2-isolate.yml"
-    path.write_text(text.replace(LINE, LINE.replace("# ", "")))
-    deploy.deploy(pack.cloud, [path], ACCOUNT, REGION)
+def observing(pack):
+    deploy.deploy(pack.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION, autonomy="observe")
     return pack
 
 
