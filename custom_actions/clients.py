@@ -52,12 +52,20 @@ MORE_CODES = frozenset(
 )
 
 
-def client(session_factory, service):
+# For what is asked before the swap and may go unanswered: two attempts, some 5 s at most.
+IMPATIENT = Config(
+    retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=1, read_timeout=2
+)
+
+
+def client(session_factory, service, patient=True):
     """A boto3 client of the policy's account and region, made once for each session.
 
     session_factory: of the policy or its resource manager. service: boto3's name of it, such as
     `ec2`. Making a client costs as much as several calls. Custodian keeps a session for 45 minutes
     in each thread, and makes a new one when it assumes another role.
+
+    patient: whether it goes on trying; `IMPATIENT` else, for calls that the isolation waits for.
 
     Calls are plain calls: botocore tries again what is throttled, fails at AWS or does not answer,
     up to `ATTEMPTS` times, and nothing else in the pack does. Wrapping a call in Custodian's
@@ -68,11 +76,13 @@ def client(session_factory, service):
     """
     session = local_session(session_factory)
     clients = vars(session).setdefault("response_clients", {})
-    if service not in clients:
-        clients[service] = made = session.client(service, config=CONFIG)
-        made.meta.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
+    if (service, patient) not in clients:
+        made = session.client(service, config=CONFIG if patient else IMPATIENT)
+        if patient:
+            made.meta.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
         made.meta.events.register("before-send", deadline.end_calls, unique_id="deadline")
-    return clients[service]
+        clients[service, patient] = made
+    return clients[service, patient]
 
 
 class FunctionSessions(SessionFactory):

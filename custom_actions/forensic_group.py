@@ -152,10 +152,10 @@ class ForensicGroups:
     def seals(self, instance_id):
         """The seals of an instance's record that the groups had when they were found.
 
-        {vpc id: seal}, see custom_actions/seal.py.
+        {vpc id: seal}, see custom_actions/seal.py. A claim alone is none.
         """
         read = {v: seal.read(group, instance_id) for v, group in self.found.items() if group}
-        return {vpc_id: found for vpc_id, found in read.items() if found}
+        return {vpc_id: found for vpc_id, found in read.items() if not seal.is_claim(found)}
 
     def make_empty(self, vpc_id):
         """Make the group of a VPC, if there is none, and revoke every rule that it has."""

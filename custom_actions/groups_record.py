@@ -4,7 +4,7 @@ import logging
 from functools import partial
 
 from custom_actions import record, seal
-from custom_actions.record import ORIGINAL_GROUPS, tags_of
+from custom_actions.record import ORIGINAL_GROUPS, SEAL, tags_of
 from custom_actions.response import REFUSED, describe
 
 log = logging.getLogger("custodian.actions.isolate")
@@ -39,6 +39,8 @@ class GroupsRecord:
         self.unsealed = None  # why there is no room for a seal
         self.doubtful = set()  # interfaces that have other groups than on record, and no seal
         self._shown = {}  # as the interfaces' tags say it
+        self._claimed = []  # what got the claim
+        self._stray = []  # the forensic groups that got the record with it
         self._written = {}  # interface id: the tags with its record, as this response wrote them
 
     @property
@@ -57,7 +59,7 @@ class GroupsRecord:
                 # gone since the first look: a person has released it meanwhile
                 self._record([name])
 
-    def write(self, interfaces):
+    def write(self, interfaces, carriers=(), claim=None):
         """Record the groups of interfaces that are about to be changed, where nothing is on record.
 
         What is on record is never written again: an interface that somebody opened goes back to
@@ -65,8 +67,11 @@ class GroupsRecord:
         it is not sealed either, and a release asks.
 
         One call for all; each then carries the records of its siblings as well, which is harmless,
-        tells what one had that is detached later, and keeps the number of calls before the swap at
-        four. Where it is refused, each alone: one that is gone, or full of tags, fails them all.
+        tells what one had that is detached later, and keeps the number of calls before the swap
+        down. Where it is refused, each alone: one that is gone, or full of tags, fails them all.
+
+        claim: a tag for the forensic groups `carriers`, the seal's first word. It goes in the same
+        call, so that the groups get the record too, until `tidy`.
         """
         now = {interface["NetworkInterfaceId"]: group_ids(interface) for interface in interfaces}
         if not self.seals:
@@ -76,10 +81,49 @@ class GroupsRecord:
                 if name not in self._written and self.of.get(name, groups) != groups
             }
         new = [name for name in now if name not in self.of]
-        if not new:
-            return
         self.of |= {name: now[name] for name in new}
-        self._record(new)
+        if carriers:
+            self._claim(new, sorted(carriers), claim)
+        elif new:
+            self._record(new)
+
+    def _claim(self, new, carriers, claim):
+        """The record and the claim in one call; where it is refused, each by itself."""
+        tags = {name: record.as_tags(ORIGINAL_GROUPS + name, self.of[name]) for name in new}
+        record_tags = [tag for own in tags.values() for tag in own]
+        if not self._tag([*new, *carriers], [*record_tags, claim]):
+            self._written |= tags
+            self._claimed = [*new, *carriers]
+            self._stray = carriers if new else []
+            return
+        for group_id in carriers:
+            try:
+                seal.write_tag(self.client, group_id, claim["Key"], claim["Value"])
+                self._claimed.append(group_id)
+            except (seal.NoRoom, *REFUSED) as error:
+                log.warning("the isolation is not counted on %s: %s", group_id, describe(error))
+        if new:
+            self._record(new)
+
+    def withdraw(self):
+        """Take back the claim, and what was recorded with it. Raises what EC2 answers."""
+        keys = {tag["Key"] for tags in self._written.values() for tag in tags}
+        keys.add(SEAL + self.instance_id)
+        resources = {*self._claimed, *self._written}
+        if resources:
+            self.client.delete_tags(
+                Resources=sorted(resources), Tags=[{"Key": key} for key in sorted(keys)]
+            )
+
+    def tidy(self, run):
+        """Take the record off the forensic groups, where it stands beside the claim."""
+        keys = [tag["Key"] for tags in self._written.values() for tag in tags]
+        if self._stray:
+            run.attempt(
+                "tags of the record on the forensic group",
+                partial(self.client.delete_tags, Resources=self._stray),
+                Tags=[{"Key": key} for key in keys],
+            )
 
     def _record(self, new):
         """Write what interfaces had into their tags; remember what is refused."""
@@ -132,12 +176,12 @@ class GroupsRecord:
             Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )
 
-    def seal(self, run, group_ids, reopened):
+    def seal(self, run, group_ids, reopened, begun=None):
         """Put the digest of the record on the forensic groups, unless it is there.
 
         group_ids: {VPC id: forensic group} of the interfaces. reopened: whether an instance that a
-        person was releasing is isolated again. What was sealed before and is not what is on record
-        now stays sealed as it was: a release then asks.
+        person was releasing is isolated again. begun: as the claim says it. What was sealed before
+        and is not what is on record now stays sealed as it was: a release then asks.
         """
         known = self._shown | {name: self.of[name] for name in self._written}
         words = seal.words_of({k: v for k, v in known.items() if k not in self.refused})
@@ -166,7 +210,7 @@ class GroupsRecord:
                 "record was never sealed. A release will ask"
             )
             return
-        wanted = sealed | {seal.GROUPS: digest}
+        wanted = ({seal.BEGUN: begun} if begun else {}) | sealed | {seal.GROUPS: digest}
         if reopened:
             wanted.pop(seal.RELEASING, None)
         for group_id in sorted(carriers):

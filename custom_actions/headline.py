@@ -7,6 +7,7 @@ in `event["c7n:notice"]`, from where subject and template take it.
 from c7n.actions import EventAction
 from c7n.utils import type_schema
 
+from custom_actions import autonomy
 from custom_actions.finding import direction, is_sample, mapping
 from custom_actions.registry import register
 
@@ -67,11 +68,20 @@ def _subject(finding):
     return f"EC2 instance {instance or '(not named)'}"
 
 
-def remediation_headline(finding, instance_id, outcomes):
+# What stands before the line where a judge held the isolation back (custom_actions/judgement.py).
+HELD = {
+    "brake": "BRAKE HELD",
+    "last-healthy": "LAST HEALTHY MEMBER",
+    "release": "RELEASED BEFORE",
+}
+
+
+def remediation_headline(finding, instance_id, outcomes, command=None):
     """`GuardDuty Remediation | ID: ...: GuardDuty discovered ...` and how the response ended.
 
     It says "isolated" only when the outcome of `isolate-instance` does, that is, after the
-    read-back. `outcomes` are those of the steps, see custom_actions/response.py.
+    read-back. `outcomes` are those of the steps, see custom_actions/response.py. `command` is the
+    one by which a person does what the pack has not done; None where there is none to give.
     """
     name = f"EC2 instance (Instance ID: {instance_id})"
     if finding.get("type") == THREAT_LIST:
@@ -85,8 +95,11 @@ def remediation_headline(finding, instance_id, outcomes):
     failures = [o for o in outcomes if o["status"] == "failed"]
     errors = one_line("; ".join(f"{o['step']}: {o['error']}" for o in failures), 400)
     planned = isolation.get("status") == "planned"
+    do_it = f" To do it: {command}" if command else ""
     if planned:
-        result = f"Nothing was changed. {isolation['detail']}"
+        result = f"Nothing was changed. {isolation['detail']}{do_it}"
+    elif "withheld" in isolation:
+        result = f"It was NOT isolated. {isolation['detail']}{do_it}"
     elif not isolation.get("isolated"):
         result = f"It was NOT isolated. {errors or isolation.get('detail', '')}"
     elif failures:
@@ -97,14 +110,21 @@ def remediation_headline(finding, instance_id, outcomes):
     else:
         result = f"All security groups have been removed and it has been isolated. {FOLLOW_UP}"
     line = f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: {discovered} {result}"
-    return one_line(f"OBSERVE ONLY | {line}" if planned else line)
+    if "withheld" in isolation:
+        return one_line(f"{HELD[isolation['withheld']]} | {line}")
+    return one_line(f"{undone(command)} | {line}" if planned else line)
 
 
-def credential_headline(finding, outcomes):
+def undone(command):
+    """What stands before the line where the policy may change nothing by itself."""
+    return "ASK" if command else "OBSERVE ONLY"
+
+
+def credential_headline(finding, outcomes, command=None):
     """`GuardDuty Remediation | ID: ...: GuardDuty discovered that credentials of ...`.
 
     It says what was denied or deactivated only when an outcome has `revoked`, that is, after the
-    read-back. `outcomes` are those of the steps, see custom_actions/response.py.
+    read-back. `outcomes` and `command` as in `remediation_headline`.
     """
     access = mapping(finding, "resource", "accessKeyDetails")
     discovered = (
@@ -116,7 +136,8 @@ def credential_headline(finding, outcomes):
     errors = one_line("; ".join(f"{o['step']}: {o['error']}" for o in failures), 400)
     planned = step.get("status") == "planned"
     if planned:
-        result = f"Nothing was changed. {step['detail']}"
+        do_it = f" To do it: {command}" if command else ""
+        result = f"Nothing was changed. {step['detail']}{do_it}"
     elif not step.get("revoked"):
         user = access.get("userType") == "IAMUser"
         lost = "The access key was NOT deactivated." if user else "The sessions were NOT revoked."
@@ -126,13 +147,14 @@ def credential_headline(finding, outcomes):
     else:
         result = f"{step['detail']} {FOLLOW_UP}"
     line = f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: {discovered} {result}"
-    return one_line(f"OBSERVE ONLY | {line}" if planned else line)
+    return one_line(f"{undone(command)} | {line}" if planned else line)
 
 
-def guard_headline(call, resource_id, outcomes):
+def guard_headline(call, resource_id, outcomes, command=None):
     """`GuardDuty Guard | i-...: <who> called ... on what is isolated` and what became of it.
 
-    `call` is the `detail` of an API call as CloudTrail reports it.
+    `call` is the `detail` of an API call as CloudTrail reports it; `command` as in
+    `remediation_headline`.
     """
     identity = mapping(call, "userIdentity")
     who = one_line(identity.get("arn") or identity.get("principalId") or "somebody", 200)
@@ -142,13 +164,14 @@ def guard_headline(call, resource_id, outcomes):
         result = f"It was NOT put right: {one_line(failures, 400)}"
     elif statuses & {"planned", "exempt", "skipped"}:
         details = "; ".join(o["detail"] for o in outcomes)
-        result = f"NOTHING was put right: {one_line(details, 400)}"
+        do_it = f" To do it: {command}" if command else ""
+        result = f"NOTHING was put right: {one_line(details, 400)}{do_it}"
     elif "done" in statuses:
         result = "It was put right and read back."
     else:
         result = "The isolation holds, nothing had to be put right."
     if "planned" in statuses:
-        resource_id = f"OBSERVE ONLY | {resource_id}"
+        resource_id = f"{undone(command)} | {resource_id}"
     return one_line(
         f"GuardDuty Guard | {resource_id}: {who} called {one_line(call.get('eventName'), 64)} "
         f"on what is isolated. {result}"
@@ -200,15 +223,19 @@ class FindingHeadline(EventAction):
                   type: sns
                   topic: guardduty-response
 
-    Writes `event["c7n:notice"]`: `headline`, and `sample`, whether the finding is one. Needs no
-    IAM permission and changes nothing.
+    Writes `event["c7n:notice"]`: `headline`, `sample`, whether the finding is one, and `autonomy`,
+    how far the policies of the deploy may go. Needs no IAM permission and changes nothing.
     """
 
     schema = type_schema("finding-headline")
     permissions = ()
 
     def process(self, resources, event=None):
-        event[NOTICE] = {"headline": finding_headline(event), "sample": is_sample(event)}
+        event[NOTICE] = {
+            "headline": finding_headline(event),
+            "sample": is_sample(event),
+            "autonomy": autonomy.of(self.manager.config),
+        }
 
 
 register("finding-headline", FindingHeadline, "account")

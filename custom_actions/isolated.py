@@ -40,7 +40,7 @@ class Isolated(Filter):
 
     def is_isolated(self, client, instance_id):
         seals = seal.find(client, instance_id).values()
-        return any(seal.RELEASING not in found for found in seals)
+        return any(seal.RELEASING not in s and not seal.is_claim(s) for s in seals)
 
 
 register("isolated", Isolated, "ec2")

@@ -4,6 +4,7 @@ What was mailed last is remembered where the response acted: in a tag of the ins
 or of the user. `mailed` and `remember` of each action say where; all else is the same.
 """
 
+import contextlib
 import hashlib
 import json
 
@@ -11,8 +12,8 @@ from c7n.actions import Notify
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import local_session, type_schema
 
-from custom_actions import clients
-from custom_actions.finding import finding_id
+from custom_actions import autonomy, clients
+from custom_actions.finding import FINDING_ID, finding_id, mapping
 from custom_actions.forensic_group import describe_group
 from custom_actions.headline import (
     NOTICE,
@@ -32,6 +33,7 @@ from custom_actions.record import (
     as_tags,
     from_tags,
     notified_key,
+    short_id,
     tags_of,
 )
 from custom_actions.registry import register
@@ -85,11 +87,12 @@ class NotifyOnce(ResponseAction, Notify):
               - fail-unless-complete
 
     Arguments: those of `notify` but `subject`, `from` and `cc`: the subject is the headline, which
-    is also in `event["c7n:notice"]` for the template, with `isolated` and `observe_only`.
+    is also in `event["c7n:notice"]` for the template, with `isolated`, `observe_only`, `autonomy`
+    and, where it is left to a person, the `command` that does it.
 
-    Limits: where nothing may be written to the instance (exempt, terminated, dry run) each
-    delivery of the finding is mailed. A function that dies between SNS's acceptance and the tag
-    mails again, and so do two invocations at the same moment. The mail about a failure is sent
+    Limits: where nothing may be written to the instance (exempt, terminated, held back, dry run)
+    each delivery of the finding is mailed. A function that dies between SNS's acceptance and the
+    tag mails again, and so do two invocations at the same moment. The mail about a failure is sent
     again when the tag itself is refused, and that of a finding which is not among the newest 18 of
     the instance. `notify` asks for the account's alias (iam:ListAccountAliases); where IAM refuses,
     the mail goes without it.
@@ -124,7 +127,13 @@ class NotifyOnce(ResponseAction, Notify):
     )
 
     # Outcomes after which nothing may be written to the resource.
-    untouched = frozenset({"exempt", "skipped"})
+    untouched = frozenset({"exempt", "skipped", "withheld"})
+
+    # The command by which a person does what the pack left to one: make target, what is named
+    commands = {
+        "ec2": ("isolate", "INSTANCE"),
+        "security-group": ("empty-forensic-group", "GROUP"),
+    }
 
     def get_permissions(self):
         return self.permissions
@@ -138,9 +147,15 @@ class NotifyOnce(ResponseAction, Notify):
         if self.mailed(resource, event) == current:
             return self.outcome("unchanged", "This outcome has been mailed before.")
         statuses = {o["status"] for o in outcomes}
+        mode = autonomy.of(self.manager.config)
+        command = None
+        if "withheld" in statuses or (mode == autonomy.ASK and "planned" in statuses):
+            command = self.command(resource, event)
         event[NOTICE] = {
-            **self.notice(resource, event["detail"], outcomes),
+            **self.notice(resource, event["detail"], outcomes, command),
             "observe_only": "planned" in statuses,
+            "autonomy": mode,
+            "command": command,
             # with it the mailer tells an incident after a release from the one before
             "incident": resource.get(INCIDENT),
         }
@@ -149,12 +164,22 @@ class NotifyOnce(ResponseAction, Notify):
             self.remember(resource, event, current)
         return self.outcome("done", "The message was accepted by SNS.")
 
-    def notice(self, resource, detail, outcomes):
+    def command(self, resource, event):
+        """The command by which a person does it, or None."""
+        target, name = self.commands[self.manager.type]
+        command = f"make {target} {name}={resource[self.manager.resource_type.id]}"
+        command += f" REGION={self.manager.config.region}"
+        finding = mapping(event, "detail").get("id")
+        if isinstance(finding, str) and FINDING_ID.fullmatch(finding):
+            command += f" FINDING={finding}"
+        return command
+
+    def notice(self, resource, detail, outcomes, command):
         """What the subject and the template say first; `detail` is the event's."""
         resource_id = resource[self.manager.resource_type.id]
         headline = guard_headline if "eventID" in detail else remediation_headline
         return {
-            "headline": headline(detail, resource_id, outcomes),
+            "headline": headline(detail, resource_id, outcomes, command),
             "isolated": any(o.get("isolated") for o in outcomes),
         }
 
@@ -164,7 +189,7 @@ class NotifyOnce(ResponseAction, Notify):
 
     def mailed(self, resource, event):
         """The digest of the outcome that was mailed last of this event, or None."""
-        return self.marks_in(self.tags_now(resource), event).get(self.about(event))
+        return self.marks_in(self.tags_now(resource), event).get(short_id(event))
 
     def remember(self, resource, event, current):
         """Keep the digest of what SNS has just accepted, as the newest of those that are kept.
@@ -176,9 +201,9 @@ class NotifyOnce(ResponseAction, Notify):
             self.log.warning("released meanwhile: no mark of the mail is kept")
             return
         marks = self.marks_in(tags, event)
-        marks.pop(self.about(event), None)
+        marks.pop(short_id(event), None)
         words = [f"{about}:{mark}" for about, mark in marks.items()][1 - MARKS :]
-        words.append(f"{self.about(event)}:{current}")
+        words.append(f"{short_id(event)}:{current}")
         self.client().create_tags(
             Resources=[resource[self.manager.resource_type.id]],
             Tags=as_tags(self.key(event), words),
@@ -197,12 +222,6 @@ class NotifyOnce(ResponseAction, Notify):
         except REFUSED as error:
             self.log.warning("the tags are those of the beginning: %s", describe(error))
             return tags_of(resource)
-
-    def about(self, event):
-        """A short word for the finding, or in a guard for the API call, that a mail is about."""
-        detail = event["detail"]
-        text = str(detail.get("eventID") or detail.get("id"))
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def key(self, event):
         """The key of the tag that keeps it: a guard's mail is not the finding's."""
@@ -252,10 +271,19 @@ class NotifyOnceOfRole(NotifyOnce):
 
     permissions = ("sns:Publish", "iam:ListAccountAliases", "iam:TagRole")
     untouched = frozenset({"exempt"})
+    target = "revoke-sessions"
 
-    def notice(self, resource, finding, outcomes):
+    def command(self, resource, event):
+        with contextlib.suppress(PolicyExecutionError):
+            return (
+                f"make {self.target} FINDING={finding_id(event)} "
+                f"REGION={self.manager.config.region}"
+            )
+        return None
+
+    def notice(self, resource, finding, outcomes, command):
         return {
-            "headline": credential_headline(finding, outcomes),
+            "headline": credential_headline(finding, outcomes, command),
             "revoked": any(o.get("revoked") for o in outcomes),
         }
 
@@ -317,6 +345,7 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
     """
 
     permissions = ("sns:Publish", "iam:ListAccountAliases", "iam:TagUser")
+    target = "deactivate-key"
 
     def entity(self, user):
         return user

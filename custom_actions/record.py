@@ -9,6 +9,7 @@ on under the same key with `:2`, `:3` behind it.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html
 """
 
+import hashlib
 import re
 import textwrap
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ NOTIFIED = "forensic:notified"
 GUARDED = "forensic:notified-guard"
 GROUP = "forensic:group"
 SEAL = "forensic:record:"
+RELEASED = "forensic:released:"
 
 
 class Key(NamedTuple):
@@ -156,6 +158,13 @@ KEYS = {
         "whether a person is releasing it; see custom_actions/seal.py",
         "isolate-instance, seal-record, release-instance",
         "close-record",
+    ),
+    RELEASED: Key(
+        "security group",
+        "<instance id>: when, by whom and from which findings the instance was released; see "
+        "custom_actions/judgement.py",
+        "release-instance",
+        "whoever needs the room, the oldest first",
     ),
 }
 
@@ -293,6 +302,13 @@ def begin_incident(resource, tags, event):
         ISOLATED_AT: tags.get(ISOLATED_AT) or datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return resource[INCIDENT]
+
+
+def short_id(event):
+    """A short word for the finding, or for the API call, that an event is about."""
+    detail = event["detail"]
+    text = str(detail.get("eventID") or detail.get("id"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def finding_tag(event):

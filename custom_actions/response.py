@@ -39,7 +39,7 @@ class ResponseAction(EventAction):
     `self.outcome(...)` or raises. Whatever it raises becomes a failed outcome, so that the next
     resource, the next step and the mail still have their turn; `fail-unless-complete` at the end
     of the policy turns failed outcomes into a failed run. A resource that an earlier step found
-    exempt is left alone by every later one.
+    exempt, or withheld the response from, is left alone by every later one.
 
     An outcome is a dictionary: `step` (the action's name in a policy), `status` (see STATUSES),
     `detail` (a sentence for a person) and `error` (None, or what failed). `facts` is what makes
@@ -51,7 +51,7 @@ class ResponseAction(EventAction):
 
     gate = False
 
-    STATUSES = ("done", "unchanged", "skipped", "exempt", "planned", "failed")
+    STATUSES = ("done", "unchanged", "skipped", "exempt", "planned", "withheld", "failed")
 
     def process(self, resources, event=None):
         for resource in resources:
@@ -75,9 +75,12 @@ class ResponseAction(EventAction):
         raise NotImplementedError
 
     def left_alone(self, resource):
-        """The outcome for a resource that an earlier step found exempt, or None."""
-        if any(o["status"] == "exempt" for o in resource.get(OUTCOMES, ())):
-            return self.outcome("exempt", "The instance is exempt.")
+        """The outcome for a resource that an earlier step left alone for all of them, or None."""
+        for earlier in resource.get(OUTCOMES, ()):
+            if earlier["status"] == "exempt":
+                return self.outcome("exempt", "The instance is exempt.")
+            if earlier["status"] == "withheld":
+                return self.outcome("withheld", f"Left alone, as {earlier['step']} says.")
         return None
 
     def outcome(self, status, detail, error=None, facts=(), **more):

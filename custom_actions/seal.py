@@ -7,10 +7,11 @@ instance's tags are not: `forensic:record:<instance id>` on the forensic groups 
 are in, as words `<part>=<digest>`. A release puts back what is sealed; anything else it shows, and
 does only when a person confirms exactly that (steps/seal_record.py).
 
-A seal begins with the original groups, by `isolate-instance`, and is complete when `seal-record`
-has been at the end of a response: from then on nothing is sealed that the run itself has not
-recorded. `releasing=<time>` in it says that a person releases the instance, and
-`unrecorded=<parts>` what was changed without a record.
+A seal begins as a claim, `begun=<time>`, before the swap (custom_actions/judgement.py), then has
+the original groups, by `isolate-instance`, and is complete when `seal-record` has been at the end
+of a response: from then on nothing is sealed that the run itself has not recorded.
+`releasing=<time>` in it says that a person releases the instance, and `unrecorded=<parts>` what was
+changed without a record.
 
 What remains: whoever may tag the forensic group can seal what they like, as can whoever tags the
 instance between a step and the first complete seal, some seconds; and a group has room for the
@@ -27,12 +28,12 @@ from functools import partial
 from c7n.exceptions import ClientError, PolicyExecutionError
 
 from custom_actions import network_acl, record
-from custom_actions.record import SEAL, tags_of
+from custom_actions.record import RELEASED, SEAL, tags_of
 from custom_actions.response import Impossible
 
 GROUPS = record.ORIGINAL_GROUPS.split(":")[1]
 DENIES = record.DENY.split(":")[1]
-RELEASING, UNRECORDED = "releasing", "unrecorded"
+RELEASING, UNRECORDED, BEGUN = "releasing", "unrecorded", "begun"
 
 
 class Broken(PolicyExecutionError):
@@ -127,6 +128,11 @@ def is_sealed(seal, part, words, own=()):
     return seal.get(part) in (digest(words), digest(others))
 
 
+def is_claim(seal):
+    """Whether it says no more than that an isolation was about to begin."""
+    return set(seal) <= {BEGUN}
+
+
 def read(group, instance_id):
     """The seal of an instance on a security group as EC2 describes it: {part: digest}, or {}."""
     value = tags_of(group).get(SEAL + instance_id, "")
@@ -153,21 +159,22 @@ def is_forensic(group, instance_id):
 
 
 def write(client, group_id, instance_id, seal):
-    """Put a seal on a group; where it is full of tags, in the place of one that nobody needs.
+    """Put a seal on a group. Raises as `write_tag` does."""
+    # what could not be recorded last: where it does not fit, some of it is cut off
+    parts = sorted(seal.items(), key=lambda item: item[0] == UNRECORDED)
+    value = " ".join(f"{part}={text}" for part, text in parts)[:256]
+    write_tag(client, group_id, SEAL + instance_id, value)
+
+
+def write_tag(client, group_id, key, value):
+    """Tag a group; where it is full of tags, in the place of one that nobody needs.
 
     Raises NoRoom when there is none.
 
     IAM: ec2:CreateTags on groups that have the tag forensic:group; ec2:DeleteTags and
     ec2:DescribeInstances where the group is full.
     """
-    # what could not be recorded last: where it does not fit, some of it is cut off
-    parts = sorted(seal.items(), key=lambda item: item[0] == UNRECORDED)
-    value = " ".join(f"{part}={text}" for part, text in parts)[:256]
-    tag = partial(
-        client.create_tags,
-        Resources=[group_id],
-        Tags=[{"Key": SEAL + instance_id, "Value": value}],
-    )
+    tag = partial(client.create_tags, Resources=[group_id], Tags=[{"Key": key, "Value": value}])
     try:
         tag()
     except ClientError as error:
@@ -182,10 +189,28 @@ def write(client, group_id, instance_id, seal):
 
 
 def remove_unneeded(client, group_id):
-    """Take off a group the seals of instances that are terminated; returns their ids."""
+    """Take off a group the tags that nobody needs; returns their keys.
+
+    The seals of instances that are terminated; else the release that is the longest ago.
+    """
     (group,) = client.describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
-    keys = [key for key in tags_of(group) if key.startswith(SEAL)]
-    ids = {key.removeprefix(SEAL) for key in keys}
+    tags = tags_of(group)
+    gone = [SEAL + instance_id for instance_id in terminated(client, tags)]
+    # what a response that died had no time to remove
+    gone += [key for key in tags if key.startswith(record.ORIGINAL_GROUPS)]
+    if not gone:
+        released = sorted((value, key) for key, value in tags.items() if key.startswith(RELEASED))
+        gone = [key for _, key in released[:1]]
+    if gone:
+        client.delete_tags(Resources=[group_id], Tags=[{"Key": key} for key in gone])
+    return gone
+
+
+def terminated(client, tags):
+    """The ids of the instances that the tags of a group have a seal of and that are terminated."""
+    ids = {key.removeprefix(SEAL) for key in tags if key.startswith(SEAL)}
+    if not ids:
+        return set()
     pages = client.get_paginator("describe_instances").paginate(
         Filters=[{"Name": "instance-id", "Values": sorted(ids)}]
     )
@@ -196,10 +221,7 @@ def remove_unneeded(client, group_id):
         for instance in reservation["Instances"]
         if instance["State"]["Name"] != "terminated"
     }
-    gone = ids - alive
-    if gone:
-        remove(client, [group_id], gone)
-    return gone
+    return ids - alive
 
 
 def remove(client, group_ids, instance_ids):

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions import forensic_group, record, seal, transition_group
+from custom_actions import forensic_group, judgement, last_healthy, record, seal, transition_group
 from custom_actions.groups_record import GroupsRecord, by_hand, group_ids
 from custom_actions.instance import attached_interfaces, describe_instance
-from custom_actions.record import tags_of
+from custom_actions.record import NOTIFIED, tags_of
 from custom_actions.registry import register
 from custom_actions.response import (
     REFUSED,
@@ -39,6 +39,9 @@ OPERATED = (
     ". The instance is operated by {}: EC2 refuses changes of its interfaces to everybody else. "
     "Have that service replace it (EKS: delete the NodeClaim; ECS: drain the container instance)"
 )
+
+# What can hold an isolation back. The argument `judge` names those that do.
+JUDGES = BRAKE, LAST_HEALTHY, RELEASE = "brake", "last-healthy", "release"
 
 # What a person says of one interface.
 SAID = re.compile(r"eni-[0-9a-f]{8,17}=sg-[0-9a-f]{8,17}(,sg-[0-9a-f]{8,17})*")
@@ -103,12 +106,22 @@ class IsolateInstance(OfInterfaces, Step):
                 forensic-group: ForensicSecurityGroup
                 exempt-tag: forensic:exempt
                 cut-tracked-connections: false
+                judge: [brake, last-healthy, release]
+                max-per-hour: 5
               - fail-unless-complete
 
     Arguments: `forensic-group`, the name of the group (default ForensicSecurityGroup);
     `exempt-tag`, the key of a tag that makes an instance exempt, whatever its value (default
     forensic:exempt); `cut-tracked-connections` (default false), see below. With
     `execution-options: {dryrun: true}` in the mode it only says what it would do.
+
+    `judge` (default all three) names what holds the isolation back: `brake`, when `max-per-hour`
+    (default 5) instances of the account and region were isolated within an hour
+    (custom_actions/judgement.py, with what remains); `last-healthy`, when no other member of its
+    Auto Scaling group, or of a target group that it is in, is healthy
+    (custom_actions/last_healthy.py); `release`, when a person has released the instance from this
+    finding. The outcome is then `withheld`, with the judge's name under that key, and every later
+    step leaves the instance alone. What is isolated already is not judged.
 
     The outcome has, besides what every outcome has, `isolated` (true only when the read-back
     showed it), `verified_at` and a list `interfaces`. It is `failed` when an interface is not
@@ -137,7 +150,9 @@ class IsolateInstance(OfInterfaces, Step):
 
     Calls up to the swap: DescribeInstances (Custodian), DescribeSecurityGroups, CreateTags, then
     one ModifyNetworkInterfaceAttribute for each interface; four more when the group has to be
-    made. With `cut-tracked-connections` one more, and one more for each interface; then
+    made. The brake needs one (DescribeSecurityGroups); `last-healthy` one in five minutes
+    (DescribeTargetGroups), one for each target group of the VPC, and one when the instance is in an
+    Auto Scaling group. With `cut-tracked-connections` one more, and one for each interface; then
     ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too.
 
     Limits: branch interfaces of ECS tasks are interfaces of their own, attached to a trunk, and
@@ -160,9 +175,12 @@ class IsolateInstance(OfInterfaces, Step):
             },
             "exempt-tag": {"type": "string", "minLength": 1, "maxLength": 128},
             "cut-tracked-connections": {"type": "boolean"},
+            "judge": {"type": "array", "uniqueItems": True, "items": {"enum": list(JUDGES)}},
+            "max-per-hour": {"type": "integer", "minimum": 1},
         },
     )
     permissions = (
+        *last_healthy.PERMISSIONS,
         *forensic_group.PERMISSIONS,
         "ec2:DescribeInstances",
         "ec2:DescribeNetworkInterfaces",
@@ -249,6 +267,9 @@ class IsolateInstance(OfInterfaces, Step):
         run.memory["record"] = GroupsRecord(
             self.client(), self.resource_id(run), seals, begins=not known
         )
+        closed = all(seal.RELEASING in found for found in seals.values())
+        if closed and not any(self.is_touched(run, i) for i in view.interfaces):
+            self.judge(run, view)  # never what is isolated already, or was and somebody opened it
         # What cuts connections is on record of an incident that is known, and of no other.
         not_cut = record.from_tags(run.tags, record.NOT_CUT) if known else ()
         run.memory["transition"] = transition_group.Transition(self.client(), not_cut or ())
@@ -256,6 +277,42 @@ class IsolateInstance(OfInterfaces, Step):
             live = run.read("the records", attached_interfaces, self.client(), instance)
             view = View(live, live=True) if live is not None else view
         return view
+
+    def judge(self, run, view):
+        """Raise NothingToDo where the isolation is held back; prepare the brake."""
+        judges = self.data.get("judge", JUDGES)
+        groups = [g for g in run.memory["groups"].found.values() if g]
+        instance_id = self.resource_id(run)
+        if RELEASE in judges and run.event:
+            for release in filter(None, (judgement.release_of(g, instance_id) for g in groups)):
+                if record.short_id(run.event) in release.findings:
+                    raise self.withheld(
+                        RELEASE,
+                        f"It was released by {release.by} at {release.at} from this finding, which "
+                        "does not isolate it again; a new one does. Archive it in GuardDuty.",
+                    )
+        if LAST_HEALTHY in judges:
+            instance = run.resource | {"NetworkInterfaces": view.interfaces}
+            look = last_healthy.LastHealthy(self.manager.session_factory, instance)
+            if look.of:
+                raise self.withheld(
+                    LAST_HEALTHY, f"It is the last healthy member of {', '.join(look.of)}."
+                )
+            run.memory["not-judged"] = look.unknown
+        if BRAKE in judges:
+            claims = [seal.read(group, instance_id).get(seal.BEGUN) for group in groups]
+            run.memory["brake"] = judgement.Brake(
+                self.client(),
+                instance_id,
+                self.data.get("max-per-hour", judgement.AT_MOST),
+                min(filter(None, map(judgement.as_time, filter(None, claims))), default=None),
+            )
+
+    def withheld(self, by, reason):
+        """What ends the step when a judge holds it back; `by` names the judge."""
+        return NothingToDo(
+            f"{reason} Nothing was changed.", "withheld", facts=[f"withheld:{by}"], withheld=by
+        )
 
     def ask_for_interfaces(self, run, instance):
         """Where DescribeInstances shows no interface: only a terminated instance has none."""
@@ -344,8 +401,27 @@ class IsolateInstance(OfInterfaces, Step):
             for interface in new:
                 name = interface["NetworkInterfaceId"]
                 self.log.error("not recorded: %s has %s", name, group_ids(interface))
+        elif new and (brake := run.memory.pop("brake", None)):
+            self.record_and_claim(run, new, brake)
         elif new:
             groups.write(new)
+
+    def record_and_claim(self, run, new, brake):
+        """Record the groups, claim a place within the hour, and go on when there was one."""
+        for change in run.fresh:
+            if change.item is None:  # a claim needs the forensic group
+                self.make(run, change)
+        groups = run.memory["record"]
+        groups.write(new, run.memory["groups"].ids.values(), brake.tag)
+        run.memory["begun"] = judgement.as_word(brake.claim.begun)
+        ahead = run.read("the brake", brake.ahead, default=())
+        if ahead:
+            groups.withdraw()
+            raise self.withheld(
+                BRAKE,
+                f"The brake holds: {len(ahead)} instances were isolated within an hour, and no "
+                f"more than {brake.at_most} may be: {', '.join(map(str, ahead)):.300}.",
+            )
 
     def isolate(self, run, interface):
         try:
@@ -384,7 +460,8 @@ class IsolateInstance(OfInterfaces, Step):
             groups.remove(run, self.resource_id(run), stale)
             vpc_ids = {i["VpcId"] for i in run.view.interfaces} & set(run.memory["groups"].ids)
             carriers = {vpc_id: run.memory["groups"].ids[vpc_id] for vpc_id in vpc_ids}
-            groups.seal(run, carriers, reopened)
+            groups.seal(run, carriers, reopened, run.memory.get("begun"))
+            groups.tidy(run)
         # Not what was there before the incident; but another response may be a moment ahead.
         tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
         incident = dict(record.begin_incident(run.resource, tags, run.event))
@@ -442,6 +519,8 @@ class IsolateInstance(OfInterfaces, Step):
                 " There were tags of a record that is not this pack's, or of an earlier incident; "
                 f"they were replaced or removed: {shown:.300}."
             )
+        for what, why in run.memory.get("not-judged", {}).items():
+            told += f" Whether it is the last healthy member of {what} is not known: {why}."
         if unsealed := run.memory["record"].unsealed:
             told += f" The record is not sealed: {unsealed}."
         return told
@@ -518,8 +597,9 @@ class ReleaseInstance(OfInterfaces, Revert):
     others: `<interface>=<group>,<group>`, a blank between two. An interface that the instance does
     not have, or a group that does not exist, changes nothing.
 
-    Put `verify-record` before it: what a tag says may be an intruder's. Archive the finding in
-    GuardDuty first: the next update of an active finding isolates the instance again. The outcome
+    Put `verify-record` before it: what a tag says may be an intruder's. The release, and from which
+    findings, is remembered on the forensic group, so that updates of these do not isolate the
+    instance again (custom_actions/judgement.py); `stays` says so when it could not be. The outcome
     has a list `interfaces` as that of `isolate-instance`, and `passed`.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyNetworkInterfaceAttribute.html
@@ -536,6 +616,7 @@ class ReleaseInstance(OfInterfaces, Revert):
         "ec2:ModifyNetworkInterfaceAttribute",
         "ec2:CreateTags",
         "ec2:DeleteTags",
+        "sts:GetCallerIdentity",
     )
     gate = True
 
@@ -644,13 +725,37 @@ class ReleaseInstance(OfInterfaces, Revert):
             self.tag(run, [{"Key": record.STATE, "Value": record.RELEASING}])
             run.memory["announced"] = True
 
+    def remember(self, run):
+        """Have the findings that the instance is released from not isolate it again.
+
+        Before their marks are removed, and whatever becomes of the other reverts.
+        """
+        instance_id = self.resource_id(run)
+        marks = [word.partition(":")[0] for word in record.from_tags(run.tags, NOTIFIED) or ()]
+        first = run.tags.get(record.FINDING)
+        findings = [*marks[::-1], *([record.short_id({"detail": {"id": first}})] if first else ())]
+        try:
+            who = self.client("sts").get_caller_identity()["Arn"].split(":", 5)[-1]
+            for group_id, sealed in seal.find(self.client(), instance_id).items():
+                begun = sealed.get(seal.BEGUN)
+                judgement.remember_release(
+                    self.client(), group_id, instance_id, who, findings, begun
+                )
+        except REFUSED as error:
+            run.memory["stays"] = (
+                "the release could not be remembered, so the next update of the finding isolates "
+                f"the instance again ({describe(error)}): archive the finding in GuardDuty."
+            )
+
     def forget(self, run):
         """Remove record and state. The same keys are deleted everywhere, present or not."""
+        self.remember(run)
         interfaces = run.view.interfaces
         keys = {
             *record.OF_THE_INCIDENT,
             *(key for key in run.tags if record.PART.sub("", key) in record.OF_THE_INCIDENT),
             *(key for i in interfaces for key in record.record_keys(i)),
+            record.SEAL + self.resource_id(run),  # the claim, on the interfaces
         }
         self.client().delete_tags(
             Resources=[self.resource_id(run), *(i["NetworkInterfaceId"] for i in interfaces)],
@@ -689,7 +794,12 @@ class ReleaseInstance(OfInterfaces, Revert):
         rows = [
             {"id": i["NetworkInterfaceId"], "now": shown_groups(i)} for i in run.view.interfaces
         ]
-        return {"interfaces": rows if not self.dryrun else [], "passed": self.is_over(run)}
+        stays = {"stays": run.memory["stays"]} if "stays" in run.memory else {}
+        return {
+            "interfaces": rows if not self.dryrun else [],
+            "passed": self.is_over(run),
+            **stays,
+        }
 
 
 register("isolate-instance", IsolateInstance, "ec2")

@@ -146,7 +146,8 @@ class SealRecord(OfRecord, Step):
         unrecorded = {seal.part_of(key) for key in run.resource.get(record.UNRECORDED, ())}
         unrecorded |= set(seal.unrecorded(present))
         noted = {seal.UNRECORDED: ",".join(sorted(unrecorded))} if unrecorded else {}
-        return digests | noted
+        claimed = {k: v for k, v in present.items() if k == seal.BEGUN}
+        return claimed | digests | noted
 
     def plan(self, run):
         return f"Would seal the record on {', '.join(run.view.seals)}."

@@ -12,7 +12,7 @@ from c7n.exceptions import PolicyExecutionError
 from c7n.loader import PolicyLoader
 
 from custom_actions import finding
-from custom_actions.headline import FindingHeadline, credential_headline, remediation_headline
+from custom_actions.headline import credential_headline, remediation_headline
 from simulation.finding import read_finding
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,11 +23,16 @@ RESOURCE = {"InstanceId": REAL, "account_id": ACCOUNT, "UserName": "build"}
 OUTCOME = {"step": "s", "status": "done", "detail": "d", "error": None, "facts": []}
 
 
+LOADER = PolicyLoader(Config.empty(account_id=ACCOUNT, region="us-west-2"))
+(NOTIFY,) = LOADER.load_data(
+    yaml.safe_load((ROOT / "policies/finding-notify.yml").read_text()), "finding-notify.yml"
+)
+
+
 def responding():
     """The policies that act on findings, as they are deployed; finding-notify only mails."""
-    loader = PolicyLoader(Config.empty(account_id=ACCOUNT, region="us-west-2"))
     for path in sorted((ROOT / "policies").rglob("*.yml")):
-        for policy in loader.load_data(yaml.safe_load(path.read_text()), str(path)):
+        for policy in LOADER.load_data(yaml.safe_load(path.read_text()), str(path)):
             if policy.execution_mode == "guard-duty" and policy.name != "finding-notify":
                 policy.validate()
                 yield policy
@@ -41,7 +46,7 @@ def takes(policy, event):
 
 
 def mailed_as_sample(event):
-    FindingHeadline().process([], event)
+    NOTIFY.resource_manager.actions[0].process([], event)
     notice = event.pop("c7n:notice")
     assert notice["headline"].startswith("[SAMPLE] ") is notice["sample"]
     return notice["sample"]

@@ -18,9 +18,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from c7n.config import Config
+from c7n.loader import PolicyLoader
 from c7n_mailer.cli import CONFIG_SCHEMA
 
-from custom_actions.headline import SUBJECT, FindingHeadline, credential_headline
+from custom_actions.headline import SUBJECT, credential_headline
 from mailer.known import Known
 from mailer.message import Message
 from mailer.render import Templates
@@ -35,7 +37,11 @@ KNOWN = Known(MAILER)
 TRANSPORT = Smtp(
     Means(MAILER, None, None, KNOWN, Addresses(MAILER, None, KNOWN), Templates(TEMPLATES))
 )
-POLICY = yaml.safe_load((ROOT / "policies" / "finding-notify.yml").read_text())["policies"][0]
+FILE = yaml.safe_load((ROOT / "policies" / "finding-notify.yml").read_text())
+(POLICY,) = copy.deepcopy(FILE)["policies"]
+(LOADED,) = PolicyLoader(Config.empty(account_id="111122223333", region="us-west-2")).load_data(
+    FILE, "finding-notify.yml"
+)
 FINDINGS = sorted((ROOT / "tests" / "findings").glob("*.json"))
 FINDING_ID = "1ab2c3d4e5f60718293a4b5c6d7e8f90"
 SENTENCE = (
@@ -164,7 +170,7 @@ def mail(template, subject, event, resources, policy=POLICY):
 def finding_mail(event):
     """The finding mail; its first line must be its subject."""
     event = copy.deepcopy(event)
-    FindingHeadline().process([], event)
+    LOADED.resource_manager.actions[0].process([], event)
     subject = POLICY["actions"][1]["subject"]
     subject, reader = mail(
         "finding.html", subject, event, [{"account_id": "111122223333", "account_name": "example"}]

@@ -1,0 +1,242 @@
+"""What holds an isolation back: the brake, the last healthy member of a group, a release."""
+
+import pytest
+
+from simulation import deploy
+
+ACCOUNT, REGION = "111122223333", "us-west-2"
+
+
+def outcomes(invocation):
+    assert invocation.error is None, invocation.error
+    return invocation.result["ec2-isolate"]
+
+
+def headline(pack):
+    (message,) = pack.messages()
+    return message["event"]["c7n:notice"]["headline"]
+
+
+def traces(scene, instance):
+    """What the pack has left of an instance: on it, on its interfaces, on the forensic group."""
+    found = [*scene.tags(instance)]
+    for interface in scene.interfaces(instance):
+        found += scene.tags(interface)
+    if group := scene.forensic_group():
+        found += [key for key in scene.tags(group) if instance in key]
+    return [key for key in found if key.startswith("forensic:")]
+
+
+def test_thirty_findings_within_a_minute_and_five_isolated(scene, pack):
+    instances = [scene.instance() for _ in range(30)]
+    before = {instance: scene.interfaces(instance) for instance in instances}
+    findings = {instance: scene.finding(instance) for instance in instances}
+
+    for instance in instances[:5]:
+        pack.deliver(findings[instance])
+    for instance in instances[5:]:  # these at once
+        scene.cloud.put_event(findings[instance])
+    scene.cloud.wait_idle()
+
+    assert [i for i in instances if scene.is_isolated(i)] == instances[:5]
+    for instance in instances[5:]:
+        assert scene.interfaces(instance) == before[instance]
+        assert traces(scene, instance) == []
+    lines = {}
+    for message in pack.messages():
+        lines.setdefault(message["resources"][0].get("InstanceId"), []).append(
+            message["event"]["c7n:notice"]["headline"]
+        )
+    assert len(lines.pop(None)) == 30  # the finding mails
+    for instance in instances[5:]:
+        (line,) = lines[instance]
+        assert line.startswith("BRAKE HELD | GuardDuty Remediation | ID: ")
+        assert "NOT isolated" in line and instances[0] in line
+        finding = findings[instance]["detail"]["id"]
+        assert f"make isolate INSTANCE={instance} REGION={REGION} FINDING={finding}" in line
+    assert pack.dead_letters() == []
+    # what is isolated already is not held
+    again = outcomes(pack.isolate(findings[instances[0]]))
+    assert again[0]["isolated"] and again[0]["status"] == "unchanged"
+
+    pack.an_hour_passes()
+    pack.deliver(findings[instances[5]])  # as GuardDuty updates it
+
+    assert scene.is_isolated(instances[5])
+
+
+def test_an_isolation_that_was_released_still_counts(scene, pack, release):
+    released = scene.instance()
+    pack.isolate(scene.finding(released))
+    assert release(released)[0]
+    for _ in range(4):
+        pack.isolate(scene.finding(scene.instance()))
+    pack.messages()
+
+    held = outcomes(pack.isolate(scene.finding(scene.instance())))
+
+    assert held[0]["withheld"] == "brake"
+    assert {o["status"] for o in held[:-2]} == {"withheld"}
+    assert released in headline(pack)
+
+
+def test_where_the_brake_cannot_be_read_the_instance_is_isolated_and_it_is_told(scene, pack):
+    instance = scene.instance()
+    pack.isolate(scene.finding(scene.instance()))  # makes the group
+    pack.messages()
+    scene.cloud.fail(
+        "DescribeSecurityGroups",
+        "UnauthorizedOperation",
+        status=403,
+        when=lambda call: "tag:forensic:group" in str(call.parameters),
+    )
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert scene.is_isolated(instance)
+    assert "the brake: UnauthorizedOperation" in invocation.error["errorMessage"]
+    assert "the brake" in headline(pack)
+
+
+@pytest.fixture
+def balanced(scene):
+    """A target group behind a load balancer; register(*instances) makes them its targets."""
+    elb = scene.cloud.client("elbv2", ACCOUNT, REGION)
+    name = f"lb-{scene.vpc_id[-8:]}"
+    group = elb.create_target_group(
+        Name=f"web-{scene.vpc_id[-8:]}", Protocol="HTTP", Port=80, VpcId=scene.vpc_id
+    )["TargetGroups"][0]["TargetGroupArn"]
+    balancer = elb.create_load_balancer(Name=name, Subnets=[scene.subnet_id])["LoadBalancers"][0]
+    elb.create_listener(
+        LoadBalancerArn=balancer["LoadBalancerArn"],
+        Protocol="HTTP",
+        Port=80,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
+    )
+
+    def register(*instances):
+        elb.register_targets(TargetGroupArn=group, Targets=[{"Id": i} for i in instances])
+        return f"web-{scene.vpc_id[-8:]}"
+
+    scene.cloud.functions.discard_warm()  # a warm function remembers which groups there are
+    return register
+
+
+def test_the_last_healthy_target_is_spared_and_named(scene, pack, balanced):
+    instance, other = scene.instance(), scene.instance()
+    before = scene.interfaces(instance)
+    name = balanced(instance)
+    finding = scene.finding(instance)
+
+    held = outcomes(pack.isolate(finding))
+
+    assert held[0]["withheld"] == "last-healthy"
+    assert scene.interfaces(instance) == before and traces(scene, instance) == []
+    line = headline(pack)
+    assert line.startswith("LAST HEALTHY MEMBER | ")
+    assert f"target group {name}" in line and f"make isolate INSTANCE={instance}" in line
+
+    balanced(other)
+    assert outcomes(pack.isolate(finding))[0]["isolated"]
+
+
+def test_the_last_healthy_member_of_an_auto_scaling_group_is_spared(scene, pack):
+    scaling = scene.cloud.client("autoscaling", ACCOUNT, REGION)
+    name = f"group-{scene.vpc_id}"
+    scaling.create_launch_configuration(
+        LaunchConfigurationName=name, ImageId="ami-12c6146b", InstanceType="t3.micro"
+    )
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName=name,
+        LaunchConfigurationName=name,
+        MinSize=0,
+        MaxSize=2,
+        DesiredCapacity=2,
+        VPCZoneIdentifier=scene.subnet_id,
+    )
+    (group,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])[
+        "AutoScalingGroups"
+    ]
+    first, second = (member["InstanceId"] for member in group["Instances"])
+    scaling.set_instance_health(InstanceId=second, HealthStatus="Unhealthy")
+
+    held = outcomes(pack.isolate(scene.finding(first)))
+
+    assert held[0]["withheld"] == "last-healthy"
+    assert f"Auto Scaling group {name}" in headline(pack)
+
+
+def test_what_could_not_be_asked_is_no_reason_to_leave_an_intruder_alone(scene, pack):
+    instance = scene.instance()
+    scene.cloud.functions.discard_warm()
+    scene.cloud.fail("DescribeTargetGroups", "Throttling", times=2)
+
+    found = outcomes(pack.isolate(scene.finding(instance)))[0]
+
+    assert found["isolated"]
+    assert "last healthy member of target groups is not known: Throttling" in found["detail"]
+    assert len([c for c in scene.cloud.calls if c.operation == "DescribeTargetGroups"]) <= 5
+
+
+def test_what_was_released_is_isolated_by_a_new_finding_only(scene, pack, release):
+    instance = scene.instance()
+    first, later, new = (scene.finding(instance) for _ in range(3))
+    pack.isolate(first)
+    pack.isolate(later)  # another finding, while it is isolated
+    assert release(instance)[0]
+    before = scene.interfaces(instance), traces(scene, instance)
+    pack.messages()
+
+    for finding in (first, later):
+        held = outcomes(pack.isolate(finding))
+        assert held[0]["withheld"] == "release"
+        line = headline(pack)
+        assert line.startswith("RELEASED BEFORE | ")
+        assert "released by assumed-role/" in line
+        assert (scene.interfaces(instance), traces(scene, instance)) == before
+
+    assert outcomes(pack.isolate(new))[0]["isolated"]
+    assert release(instance)[0]
+    assert outcomes(pack.isolate(first))[0]["withheld"] == "release"  # not forgotten
+
+
+def test_a_release_that_cannot_be_remembered_says_so(scene, pack, release):
+    instance = scene.instance()
+    pack.isolate(scene.finding(instance))
+    pack.messages()
+    group = scene.forensic_group()
+    scene.cloud.fail(
+        "CreateTags",
+        "UnauthorizedOperation",
+        status=403,
+        when=lambda call: "forensic:released:" in str(call.parameters),
+    )
+
+    done, output = release(instance)
+
+    assert done, output
+    assert group not in sum(scene.interfaces(instance).values(), [])
+    assert "could not be remembered" in headline(pack)
+
+
+@pytest.fixture(scope="module")
+def asking(pack):
+    deploy.deploy(pack.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION, autonomy="ask")
+    yield pack
+    deploy.deploy(pack.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION)
+
+
+def test_ask_changes_nothing_and_mails_the_command(asking, scene):
+    instance = scene.instance()
+    before = scene.interfaces(instance), scene.tags(instance)
+    finding = scene.finding(instance)
+
+    asking.isolate(finding)
+
+    assert (scene.interfaces(instance), scene.tags(instance)) == before
+    line = headline(asking)
+    assert line.startswith("ASK | GuardDuty Remediation | ID: ")
+    assert (
+        f"make isolate INSTANCE={instance} REGION={REGION} FINDING={finding['detail']['id']}"
+        in line
+    )
