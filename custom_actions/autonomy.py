@@ -15,11 +15,13 @@ any policy of Custodian does; so does one that a person runs.
 
 from c7n.exceptions import PolicyValidationError
 
+from custom_actions.record import AUTONOMY
+
 OBSERVE, ASK, CONTAIN = WORDS = ("observe", "ask", "contain")
 
 OPTION = "autonomy"
 UNSET = "{autonomy}"  # the variable, where nobody has given it a value
-TAG = "forensic:autonomy"  # of the function
+TAG = AUTONOMY  # of the function
 
 
 def checked(word, about):

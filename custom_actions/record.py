@@ -35,6 +35,7 @@ GUARDED = "forensic:notified-guard"
 GROUP = "forensic:group"
 SEAL = "forensic:record:"
 RELEASED = "forensic:released:"
+AUTONOMY = "forensic:autonomy"
 
 
 class Key(NamedTuple):
@@ -164,7 +165,13 @@ KEYS = {
         "<instance id>: when, by whom and from which findings the instance was released; see "
         "custom_actions/judgement.py",
         "release-instance",
-        "whoever needs the room, the oldest first",
+        "isolate-instance, seal-record: the oldest, where a group has no room",
+    ),
+    AUTONOMY: Key(
+        "Lambda function",
+        "how far the policy may go by itself; see custom_actions/autonomy.py",
+        "a person, by the deploy",
+        "nobody",
     ),
 }
 

@@ -9,8 +9,9 @@ moto, the ratios and the numbers of calls are what counts.
 3. Two hundred findings of two hundred instances at once, while EC2 refuses most calls. Eight
    functions run at a time here (simulation/lambda_service.py); Lambda would run them all.
 
-The first has the policy as it is deployed. The others have it without the steps between isolation
-and mail: with them the second takes five times, the third four times as long.
+The first has the policy as it is deployed, but for the number of isolations within an hour. The
+others have it without the steps between isolation and mail: with them the second takes five times,
+the third four times as long.
 """
 
 import io
@@ -37,6 +38,7 @@ SWAP = "ModifyNetworkInterfaceAttribute"
 COLD_ROUNDS, WARM_ROUNDS = 15, 60
 FINDINGS, PART = 1000, 100
 FLEET, CALLS_A_SECOND = 200, 20
+IN_A_VPC = 20  # a forensic group has room for the seals of 48 instances
 BARE_SOURCE = """
 import boto3
 ec2, sns = boto3.client("ec2"), boto3.client("sns")
@@ -63,13 +65,15 @@ class Scene:
         self.cloud = cloud
         mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
         deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
-        policies = yaml.safe_load(Path(POLICY).read_text())
-        policies["policies"][0]["name"] = SHORT.removeprefix("custodian-")
-        actions = policies["policies"][0]["actions"]
-        policies["policies"][0]["actions"] = [actions[0], *actions[-2:]]
-        short = cloud.folder / "short.yml"
-        short.write_text(yaml.safe_dump(policies))
-        deploy.deploy(cloud, [POLICY, short], ACCOUNT, REGION)
+        (policy,) = yaml.safe_load(Path(POLICY).read_text())["policies"]
+        actions = policy["actions"]
+        actions[0]["max-per-hour"] = 10_000  # no brake in a benchmark
+        name, short = SHORT.removeprefix("custodian-"), [actions[0], *actions[-2:]]
+        file = cloud.folder / "policies.yml"
+        file.write_text(
+            yaml.safe_dump({"policies": [policy, policy | {"name": name, "actions": short}]})
+        )
+        deploy.deploy(cloud, [file], ACCOUNT, REGION)
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr("bare.py", BARE_SOURCE)
@@ -82,20 +86,30 @@ class Scene:
             Timeout=60,
         )
         self.ec2 = cloud.client("ec2", ACCOUNT, REGION)
-        self.vpc = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-        self.subnet = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock="10.0.0.0/20")["Subnet"]
-        self.group = self.ec2.create_security_group(
-            GroupName="app", Description="app", VpcId=self.vpc
-        )["GroupId"]
-        self.isolate(self.finding(*self.launch(1)))  # makes the forensic group
+        self.room = 0
+
+    def network(self):
+        """A new VPC with a subnet and the forensic group."""
+        vpc = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnet = self.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/20")["Subnet"]
+        group = self.ec2.create_security_group(GroupName="app", Description="app", VpcId=vpc)
+        self.subnet, self.group, self.room = subnet["SubnetId"], group["GroupId"], IN_A_VPC
+        self.isolate(self.finding(*self.launch(1)))
 
     def launch(self, number):
         """The ids of new instances, one interface each."""
-        launched = self.ec2.run_instances(
-            ImageId="ami-12c6146b", MinCount=number, MaxCount=number,
-            SubnetId=self.subnet["SubnetId"], SecurityGroupIds=[self.group],
-        )["Instances"]  # fmt: skip
-        return [instance["InstanceId"] for instance in launched]
+        ids = []
+        while len(ids) < number:
+            if not self.room:
+                self.network()
+            some = min(number - len(ids), self.room)
+            launched = self.ec2.run_instances(
+                ImageId="ami-12c6146b", MinCount=some, MaxCount=some,
+                SubnetId=self.subnet, SecurityGroupIds=[self.group],
+            )["Instances"]  # fmt: skip
+            ids += [instance["InstanceId"] for instance in launched]
+            self.room -= some
+        return ids
 
     def finding(self, instance_id):
         """A new finding of an instance."""

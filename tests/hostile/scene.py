@@ -96,11 +96,11 @@ class Scene:
             LaunchConfigurationName="web",
             MinSize=0,
             MaxSize=20,
-            DesiredCapacity=instances,
+            DesiredCapacity=instances + 1,  # another, so that none is the last healthy member
             VPCZoneIdentifier=self.subnet,
         )
         (group,) = self.scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
-        self.instances = [member["InstanceId"] for member in group["Instances"]]
+        self.instances = [member["InstanceId"] for member in group["Instances"]][:instances]
         self.target_group = self.elbv2.create_target_group(
             Name="web", Protocol="HTTP", Port=80, VpcId=self.vpc
         )["TargetGroups"][0]["TargetGroupArn"]
