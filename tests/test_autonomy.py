@@ -1,0 +1,103 @@
+"""observe, ask, contain: said at the deploy, kept by the next, and true of every policy."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from cloudtrail import api_call
+from conftest import ACCOUNT, REGION, Identities, Pack, Scene
+
+from simulation import deploy
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(
+    path
+    for path in (ROOT / "policies").rglob("*.yml")
+    if "mode" in yaml.safe_load(path.read_text())["policies"][0]
+)
+READS = ("Describe", "List", "Get", "AssumeRole", "Lookup")
+
+
+@pytest.fixture(scope="module")
+def deployed(cloud):
+    """The stacks, and a function to deploy every policy in a mode."""
+    mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
+    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
+
+    def all_policies(mode):
+        deploy.deploy(cloud, FILES, ACCOUNT, REGION, autonomy=mode)
+        return Pack(cloud, mailer["MailQueueUrl"])
+
+    return all_policies
+
+
+def modes(cloud):
+    """The modes of the functions, as their tags say it."""
+    functions = cloud.client("lambda", ACCOUNT, REGION)
+    return {
+        functions.get_function(FunctionName=f"custodian-{path.stem}")["Tags"]["forensic:autonomy"]
+        for path in FILES
+    }
+
+
+def test_a_first_deploy_observes_and_a_later_one_keeps_what_is_deployed(deployed, cloud):
+    deployed(None)
+    assert modes(cloud) == {"observe"}
+    deployed("ask")
+    assert modes(cloud) == {"ask"}
+    deployed(None)
+    assert modes(cloud) == {"ask"}
+
+
+def test_a_word_that_is_none_of_the_three_deploys_nothing(deployed, cloud):
+    deployed("observe")
+
+    with pytest.raises(RuntimeError, match="autonomy 'contian' is none of observe, ask, contain"):
+        deployed("contian")
+
+    assert modes(cloud) == {"observe"}
+
+
+@pytest.mark.parametrize("mode", [pytest.param("observe", marks=pytest.mark.slow), "ask"])
+def test_no_policy_changes_anything_and_each_mail_says_the_mode(deployed, cloud, mode):
+    pack = deployed("contain")
+    pack.restore()
+    scene, identities = Scene(pack), Identities(pack)
+    isolated = scene.instance()
+    pack.isolate(scene.finding(isolated))
+    group = scene.forensic_group()
+    role, (user, (key, _)) = identities.role(), identities.user()
+    deployed(mode)
+    pack.restore()
+    rule = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    scene.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    (interface,) = scene.interfaces(isolated)
+    opened = {"NetworkInterfaceId": interface, "Groups": scene.groups}
+    scene.ec2.modify_network_interface_attribute(**opened)
+    items = {"items": [{"groupId": g} for g in scene.groups]}
+    events = [
+        scene.finding(scene.instance()),
+        identities.stolen(role),
+        identities.misused(user, key),
+        api_call("AuthorizeSecurityGroupIngress", {"groupId": group}),
+        api_call(
+            "ModifyNetworkInterfaceAttribute",
+            {"networkInterfaceId": interface, "groupSet": items},
+        ),
+    ]
+    cloud.call_log.clear()
+
+    for event in events:
+        pack.deliver(event)
+
+    called = {call.operation for call in cloud.calls if str(call.caller).startswith("custodian-")}
+    assert {c for c in called if not c.startswith(READS)} == {"Publish"}
+    messages = pack.messages()
+    told = {message["policy"]["name"] for message in messages}
+    assert told == {path.stem for path in FILES}
+    for message in messages:
+        notice = message["event"]["c7n:notice"]
+        assert notice["autonomy"] == mode
+        if message["policy"]["name"] != "finding-notify":
+            word = {"observe": "OBSERVE ONLY", "ask": "ASK"}[mode]
+            assert word in notice["headline"] and bool(notice["command"]) is (mode == "ask")
