@@ -39,7 +39,8 @@ class ResponseAction(EventAction):
     `self.outcome(...)` or raises. Whatever it raises becomes a failed outcome, so that the next
     resource, the next step and the mail still have their turn; `fail-unless-complete` at the end
     of the policy turns failed outcomes into a failed run. A resource that an earlier step found
-    exempt is left alone by every later one.
+    exempt is left alone by every later one. Where a person runs the policy and Custodian has no
+    event, it is the one that the filter `by-hand` left with the resource.
 
     An outcome is a dictionary: `step` (the action's name in a policy), `status` (see STATUSES),
     `detail` (a sentence for a person) and `error` (None, or what failed). `facts` is what makes
@@ -56,7 +57,9 @@ class ResponseAction(EventAction):
     def process(self, resources, event=None):
         for resource in resources:
             try:
-                outcome = self.left_alone(resource) or self.respond(resource, event)
+                outcome = self.left_alone(resource) or self.respond(
+                    resource, event or resource.get(record.BY_HAND, {}).get("event")
+                )
             except Exception as error:  # noqa: BLE001 - a bug in one step must not stop the others
                 self.log.exception("policy:%s %s failed", self.policy_name, self.type)
                 outcome = self.failed(readable(error))

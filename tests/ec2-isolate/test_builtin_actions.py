@@ -65,7 +65,7 @@ def test_it_runs_where_the_pack_contains_and_not_on_an_exempt_instance(contain, 
 
 def test_one_that_is_refused_is_named_and_the_steps_behind_it_run(contain, scene):
     instance = scene.instance()
-    scene.cloud.fail(BUILT_IN, "UnauthorizedOperation", times=1)
+    scene.cloud.fail(BUILT_IN, "UnauthorizedOperation")
 
     invocation = scene.pack.isolate(scene.finding(instance))
 
