@@ -82,10 +82,11 @@ empty-forensic-group: $(INSTALLED) need-REGION need-GROUP ## Revoke every rule o
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(EMPTY) --vars-file $(EMPTY)/vars.yml policies/forensic-group-empty-by-hand.yml
 	@grep -q '"GroupId": "$(GROUP)"' $(EMPTY)/forensic-group-empty-by-hand/resources.json || { echo "$(GROUP) is not in $(REGION) of this account, or has no tag forensic:group=true. Nothing was changed."; exit 1; }
 
-release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."]
+release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1]
+	@[[ "$(ARCHIVE)" =~ ^1?$$ ]] || { echo "ARCHIVE is 1, which archives the finding too, or nothing"; exit 2; }
 	@[[ "$(RECORD)" =~ ^[A-Za-z0-9_-]*$$ ]] || { echo "RECORD=$(RECORD) is not the word that a release asks for"; exit 2; }
 	@[[ "$(RELEASE_GROUPS)" =~ ^[a-z0-9=,\ -]*$$ ]] || { echo "GROUPS is eni-...=sg-...,sg-... and a blank between two interfaces"; exit 2; }
-	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' > $(RELEASE)/vars.yml
+	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\narchive: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' '$(ARCHIVE)' > $(RELEASE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 

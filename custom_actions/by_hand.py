@@ -9,8 +9,9 @@ from c7n.exceptions import ClientError, PolicyExecutionError, PolicyValidationEr
 from c7n.filters import Filter
 from c7n.utils import type_schema
 
-from custom_actions import builtin, clients, record
+from custom_actions import builtin, clients, guardduty, record
 from custom_actions.finding import (
+    GUARDDUTY_ID,
     finding_id,
     finding_type,
     is_sample,
@@ -23,7 +24,6 @@ from custom_actions.record import tags_of
 from custom_actions.registry import register
 from custom_actions.response import describe
 
-GUARDDUTY_ID = re.compile(r"[0-9a-f]{32}")
 # The name of an incident that began without a finding; it is no id that GuardDuty would give.
 OWN_ID = re.compile(r"by-hand-\d{8}T\d{6}Z")
 
@@ -69,7 +69,7 @@ class ByHand(Filter):
     IAM: sts:GetCallerIdentity, and for an id guardduty:ListDetectors and guardduty:GetFindings.
 
     Limits: what GuardDuty answers for an id that it does not have is not documented; no finding and
-    a refusal (BadRequestException) are both told as that.
+    a refusal are both told.
 
     Sources: https://docs.aws.amazon.com/guardduty/latest/APIReference/API_GetFindings.html
     """
@@ -188,20 +188,14 @@ class ByHand(Filter):
 
     def from_guardduty(self, name):
         """The finding as GuardDuty's API has it."""
-        client = self.client("guardduty")
         where = f"of account {self.manager.config.account_id} in {self.manager.config.region}"
-        found = []
         try:
-            detectors = client.list_detectors()["DetectorIds"]
-            for detector in detectors:
-                found += client.get_findings(DetectorId=detector, FindingIds=[name])["Findings"]
+            found = guardduty.find(self.client("guardduty"), name)
         except ClientError as error:
             raise self.refusal(f"GuardDuty {where}, asked for {name}: {describe(error)}") from error
-        if not detectors:
-            raise self.refusal(f"GuardDuty {where} is not on")
-        if not found:
-            raise self.refusal(f"GuardDuty {where} has no finding {name} (any more)")
-        return json.loads(json.dumps(found[0], default=str))
+        if found is None:
+            raise self.refusal(f"GuardDuty {where} has no finding {name}, or is not on")
+        return json.loads(json.dumps(found[1], default=str))  # without Python's times
 
     def client(self, service):
         return clients.client(self.manager.session_factory, service)

@@ -47,7 +47,7 @@ class ResponseAction(EventAction):
     two outcomes the same for `notify-once`. Outcomes are collected, in the order of the steps,
     in `resource["c7n:response"]`.
 
-    `gate`: the reverts behind this one are left alone when it fails. Its outcome then has `passed`.
+    `gate`: what stands behind this one is left alone when it fails. Its outcome then has `passed`.
     """
 
     gate = False
@@ -78,7 +78,13 @@ class ResponseAction(EventAction):
         raise NotImplementedError
 
     def left_alone(self, resource):
-        """The outcome for a resource that an earlier step found exempt, or None."""
+        """The outcome for a resource that an earlier step found exempt, or None.
+
+        Also behind a gate that failed: service and sessions after the groups, or not.
+        """
+        for earlier in resource.get(OUTCOMES, ()):
+            if earlier.get("passed") is False:
+                return self.outcome("skipped", f"Not begun, because {earlier['step']} failed.")
         if any(o["status"] == "exempt" for o in resource.get(OUTCOMES, ())):
             return self.outcome("exempt", "The instance is exempt.")
         return None
@@ -498,13 +504,6 @@ class Revert(Step):
 
     keys = ()
     unrecorded = "nothing is recorded."
-
-    def left_alone(self, resource):
-        """Left alone behind a gate that failed: service and sessions after the groups, or not."""
-        for earlier in resource.get(OUTCOMES, ()):
-            if earlier.get("passed") is False:
-                return self.outcome("skipped", f"Not begun, because {earlier['step']} failed.")
-        return super().left_alone(resource)
 
     def recorded(self, run):
         """The words of each recorded key; raises `NothingToDo` when nothing is recorded.

@@ -142,10 +142,11 @@ def release(
     region: str,
     record: str = "",
     groups: str = "",
+    archive: str = "",
     policy: str | Path = "policies/ec2-release.yml",
 ) -> subprocess.CompletedProcess:
     """What `make release` runs; it writes into `folder`. RuntimeError when it is not complete."""
-    said = {"instance": instance, "record": record, "groups": groups}
+    said = {"instance": instance, "record": record, "groups": groups, "archive": archive}
     return by_hand(cloud, folder, policy, account_id, region, **said)
 
 

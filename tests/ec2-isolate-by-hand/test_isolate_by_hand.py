@@ -116,13 +116,9 @@ def test_a_finding_is_about_this_instance_of_this_account_and_region(scene, chos
         file.write_text(json.dumps(scene.finding(instance, **detail)))
         return file
 
-    guard_duty = scene.cloud.client("guardduty", ACCOUNT, REGION)
-    for detector in guard_duty.list_detectors()["DetectorIds"]:
-        guard_duty.delete_detector(DetectorId=detector)
-    assert "GuardDuty of account 111122223333 in us-west-2 is not on" in refusal("0" * 32)
     name = guardduty.keep(scene.finding(other))["id"]
     assert f"about '{other}', not {instance}. Nothing was changed" in refusal(name)
-    assert f"has no finding {'0' * 32}" in refusal("0" * 32)
+    assert f"of account {ACCOUNT} in {REGION} has no finding {'0' * 32}" in refusal("0" * 32)
     scene.cloud.fail("GetFindings", "BadRequestException")
     assert f"asked for {name}: BadRequestException" in refusal(name)
     assert "finding f1 is of 444455556666 us-west-2; this is 111122223333 us-west-2" in refusal(
