@@ -14,12 +14,18 @@ RELEASE = output/release/$(INSTANCE)
 # GROUPS is a variable of bash, which the recipes must not see; only what stands behind make counts.
 RELEASE_GROUPS = $(if $(filter command,$(firstword $(origin GROUPS))),$(GROUPS))
 
+# The same for what is done by hand; a finding may be a file.
+ISOLATE = output/isolate/$(INSTANCE)
+REVOKE = output/revoke-sessions/$(notdir $(FINDING))
+DEACTIVATE = output/deactivate-key/$(notdir $(FINDING))
+EMPTY = output/empty-forensic-group/$(GROUP)
+
 # How far the policies may go by themselves (custom_actions/autonomy.py). Without MODE a function stays
 # as it is deployed, and a new one observes.
 AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## Install what the pack needs into .venv
 
@@ -61,11 +67,26 @@ deploy: $(INSTALLED) need-REGION autonomy ## Deploy the policies to the current 
 deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
 	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
 
-release: $(INSTALLED) need-REGION need-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."]
-	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
+isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
+	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml
+	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(ISOLATE) --vars-file $(ISOLATE)/vars.yml policies/ec2-isolate-by-hand.yml
+	@grep -q '"InstanceId": "$(INSTANCE)"' $(ISOLATE)/ec2-isolate-by-hand/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
+
+revoke-sessions: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Revoke the role session that a finding names; FINDING=<id or file> REGION=...
+	@mkdir -p $(REVOKE) && printf 'finding: "%s"\n' '$(FINDING)' > $(REVOKE)/vars.yml
+	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(REVOKE) --vars-file $(REVOKE)/vars.yml policies/iam-role-revoke-sessions-by-hand.yml
+
+empty-forensic-group: $(INSTALLED) need-REGION need-GROUP ## Revoke every rule of a forensic group; GROUP=sg-... REGION=...
+	@[[ "$(GROUP)" =~ ^sg-[0-9a-f]{8,17}$$ ]] || { echo "GROUP=$(GROUP) is not the id of a security group"; exit 2; }
+	@mkdir -p $(EMPTY) && printf 'group: "%s"\n' '$(GROUP)' > $(EMPTY)/vars.yml
+	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(EMPTY) --vars-file $(EMPTY)/vars.yml policies/forensic-group-empty-by-hand.yml
+	@grep -q '"GroupId": "$(GROUP)"' $(EMPTY)/forensic-group-empty-by-hand/resources.json || { echo "$(GROUP) is not in $(REGION) of this account, or has no tag forensic:group=true. Nothing was changed."; exit 1; }
+
+release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1]
+	@[[ "$(ARCHIVE)" =~ ^1?$$ ]] || { echo "ARCHIVE is 1, which archives the finding too, or nothing"; exit 2; }
 	@[[ "$(RECORD)" =~ ^[A-Za-z0-9_-]*$$ ]] || { echo "RECORD=$(RECORD) is not the word that a release asks for"; exit 2; }
 	@[[ "$(RELEASE_GROUPS)" =~ ^[a-z0-9=,\ -]*$$ ]] || { echo "GROUPS is eni-...=sg-...,sg-... and a blank between two interfaces"; exit 2; }
-	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' > $(RELEASE)/vars.yml
+	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\narchive: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' '$(ARCHIVE)' > $(RELEASE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
@@ -75,6 +96,11 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 
 deploy-opt-in: $(INSTALLED) need-REGION need-POLICY autonomy ## Deploy one policy of policies/opt-in; POLICY=name REGION=... [MODE=...]
 	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy policies/opt-in/$(POLICY).yml
+
+deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...
+	@mkdir -p $(DEACTIVATE) && printf 'finding: "%s"\n' '$(FINDING)' > $(DEACTIVATE)/vars.yml
+	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(DEACTIVATE) --vars-file $(DEACTIVATE)/vars.yml policies/opt-in/iam-user-deactivate-access-key-by-hand.yml
+	@grep -q '"UserName"' $(DEACTIVATE)/iam-user-deactivate-access-key-by-hand/resources.json || { echo "IAM knows no such user as $(FINDING) names. Nothing was changed."; exit 1; }
 
 reactivate-key: $(INSTALLED) need-USER_NAME need-KEY need-FINDING ## Reactivate an access key; USER_NAME=... KEY=AKIA... FINDING=<finding id>
 	@mkdir -p output/reactivate-key && printf 'user: "%s"\nkey: "%s"\nfinding: "%s"\n' '$(USER_NAME)' '$(KEY)' '$(FINDING)' > output/reactivate-key/vars.yml
@@ -93,10 +119,16 @@ autonomy:
 	@[[ "$(MODE)" =~ ^(observe|ask|contain)?$$ ]] || { echo "MODE is observe, ask or contain, not $(MODE)"; exit 2; }
 	@mkdir -p output/deploy && printf 'autonomy: "%s"\n' '$(MODE)' > output/deploy/vars.yml
 
+check-INSTANCE:
+	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
+
+check-FINDING:
+	@[[ "$(FINDING)" =~ ^[A-Za-z0-9_./@+-]*$$ ]] || { echo "FINDING=$(FINDING) is neither the id of a finding nor a path without blanks"; exit 2; }
+
 need-%:
 	@[ -n "$($*)" ] || { echo "say $*=..., see make help"; exit 2; }
 
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq autonomy clean
+.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean

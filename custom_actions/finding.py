@@ -33,6 +33,7 @@ USER_KEY_ID = re.compile(r"AKIA[A-Z0-9]{12,124}")
 TEMPORARY_KEY_ID = re.compile(r"ASIA[A-Z0-9]{12,124}")
 # A real one is 32 hexadecimal digits; it becomes part of policy names and tag keys.
 FINDING_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+GUARDDUTY_ID = re.compile(r"[0-9a-f]{32}")
 
 # The instance that GuardDuty names in every sample about one.
 SAMPLE_INSTANCE = "i-99999999"

@@ -76,15 +76,19 @@ HELD = {
 }
 
 
-def remediation_headline(finding, instance_id, outcomes, command=None):
+def remediation_headline(finding, instance_id, outcomes, command=None, who=None):
     """`GuardDuty Remediation | ID: ...: GuardDuty discovered ...` and how the response ended.
 
     It says "isolated" only when the outcome of `isolate-instance` does, that is, after the
     read-back. `outcomes` are those of the steps, see custom_actions/response.py. `command` is the
-    one by which a person does what the pack has not done; None where there is none to give.
+    one by which a person does what the pack has not done; None where there is none to give. `who`:
+    the person who runs the response by hand; then there may be no finding, which has no type.
     """
     name = f"EC2 instance (Instance ID: {instance_id})"
-    if finding.get("type") == THREAT_LIST:
+    who = one_line(who, 200)
+    if who and not finding.get("type"):
+        discovered = f"A person named an {name}."
+    elif finding.get("type") == THREAT_LIST:
         discovered = (
             f"GuardDuty discovered an {name} that {COMMUNICATES[direction({'detail': finding})]} "
             "an IP Address on a threat list that you uploaded."
@@ -96,19 +100,22 @@ def remediation_headline(finding, instance_id, outcomes, command=None):
     errors = one_line("; ".join(f"{o['step']}: {o['error']}" for o in failures), 400)
     planned = isolation.get("status") == "planned"
     do_it = f" To do it: {command}" if command else ""
+    isolated = "All security groups have been removed and it has been isolated"
+    if who and isolation.get("status") == "unchanged":
+        isolated = f"It was isolated already when {who} had this run by hand"
+    elif who:
+        isolated += f" by {who} by hand"
     if planned:
         result = f"Nothing was changed. {isolation['detail']}{do_it}"
     elif "withheld" in isolation:
         result = f"It was NOT isolated. {isolation['detail']}{do_it}"
     elif not isolation.get("isolated"):
-        result = f"It was NOT isolated. {errors or isolation.get('detail', '')}"
+        tried = f"{who} tried to isolate it by hand. " if who else ""
+        result = f"{tried}It was NOT isolated. {errors or isolation.get('detail', '')}"
     elif failures:
-        result = (
-            "All security groups have been removed and it has been isolated, "
-            f"but the response is NOT COMPLETE: {errors}"
-        )
+        result = f"{isolated}, but the response is NOT COMPLETE: {errors}"
     else:
-        result = f"All security groups have been removed and it has been isolated. {FOLLOW_UP}"
+        result = f"{isolated}. {FOLLOW_UP}"
     line = f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: {discovered} {result}"
     if "withheld" in isolation:
         return one_line(f"{HELD[isolation['withheld']]} | {line}")
@@ -120,11 +127,11 @@ def undone(command):
     return "ASK" if command else "OBSERVE ONLY"
 
 
-def credential_headline(finding, outcomes, command=None):
+def credential_headline(finding, outcomes, command=None, who=None):
     """`GuardDuty Remediation | ID: ...: GuardDuty discovered that credentials of ...`.
 
     It says what was denied or deactivated only when an outcome has `revoked`, that is, after the
-    read-back. `outcomes` and `command` as in `remediation_headline`.
+    read-back. `outcomes`, `command` and `who` as in `remediation_headline`.
     """
     access = mapping(finding, "resource", "accessKeyDetails")
     discovered = (
@@ -146,6 +153,8 @@ def credential_headline(finding, outcomes, command=None):
         result = f"{step['detail']} But the response is NOT COMPLETE: {errors}"
     else:
         result = f"{step['detail']} {FOLLOW_UP}"
+    if who:
+        result = f"{one_line(who, 200)} responded by hand. {result}"
     line = f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: {discovered} {result}"
     return one_line(f"{undone(command)} | {line}" if planned else line)
 

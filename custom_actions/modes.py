@@ -10,7 +10,7 @@ from c7n.cwe import CloudWatchEvents
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.policy import CloudTrailMode, GuardDutyMode
 
-from custom_actions import clients
+from custom_actions import builtin, clients
 from custom_actions.finding import INSTANCE_ID, user_key
 from custom_actions.instance import including_managed
 from custom_actions.response import describe
@@ -76,6 +76,7 @@ class FindingMode(GuardDutyMode):
                     f"could not be resolved in account {self.policy.options.account_id} "
                     f"{self.policy.options.region}: {resource[UNRESOLVED]}. Nothing was changed."
                 )
+        builtin.hold(self.policy.resource_manager)
         return super().run_resource_set(event, resources)
 
 
@@ -115,6 +116,10 @@ class ApiCallMode(CloudTrailMode):
         for resource in resources:
             resource.setdefault("Tags", [])
         return resources
+
+    def run_resource_set(self, event, resources):
+        builtin.hold(self.policy.resource_manager)
+        return super().run_resource_set(event, resources)
 
     def instances(self, ids):
         """Instance ids, those of interfaces replaced by that of their instance."""

@@ -25,6 +25,7 @@ from custom_actions.headline import (
 )
 from custom_actions.instance import describe_instance
 from custom_actions.record import (
+    BY_HAND,
     GUARDED,
     INCIDENT,
     NOTIFIED,
@@ -50,6 +51,11 @@ def digest(outcomes):
         for o in outcomes
     ]
     return hashlib.sha256(json.dumps(ends).encode()).hexdigest()[:16]
+
+
+def who_by_hand(resource):
+    """Who runs the response as a person, as far as AWS knows; None for a function."""
+    return resource.get(BY_HAND, {}).get("who")
 
 
 class NotifyOnce(ResponseAction, Notify):
@@ -158,6 +164,7 @@ class NotifyOnce(ResponseAction, Notify):
             "command": command,
             # with it the mailer tells an incident after a release from the one before
             "incident": resource.get(INCIDENT),
+            "by_hand": who_by_hand(resource),
         }
         self.send(resource, event)
         if not self.dryrun and not statuses <= self.untouched:
@@ -177,15 +184,20 @@ class NotifyOnce(ResponseAction, Notify):
     def notice(self, resource, detail, outcomes, command):
         """What the subject and the template say first; `detail` is the event's."""
         resource_id = resource[self.manager.resource_type.id]
-        headline = guard_headline if "eventID" in detail else remediation_headline
+        if "eventID" in detail:
+            headline = guard_headline(detail, resource_id, outcomes, command)
+        else:
+            who = who_by_hand(resource)
+            headline = remediation_headline(detail, resource_id, outcomes, command, who)
         return {
-            "headline": headline(detail, resource_id, outcomes, command),
+            "headline": headline,
             "isolated": any(o.get("isolated") for o in outcomes),
         }
 
     def send(self, resource, event):
         clients.do_without_alias(local_session(self.manager.session_factory))
-        Notify.process(self, [resource], event)
+        told = {key: value for key, value in resource.items() if key != BY_HAND}
+        Notify.process(self, [told], event)
 
     def mailed(self, resource, event):
         """The digest of the outcome that was mailed last of this event, or None."""
@@ -283,7 +295,7 @@ class NotifyOnceOfRole(NotifyOnce):
 
     def notice(self, resource, finding, outcomes, command):
         return {
-            "headline": credential_headline(finding, outcomes, command),
+            "headline": credential_headline(finding, outcomes, command, who_by_hand(resource)),
             "revoked": any(o.get("revoked") for o in outcomes),
         }
 

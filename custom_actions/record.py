@@ -197,6 +197,9 @@ VERIFIED = "c7n:verified"
 # it is known to be the right one.
 ROLE = "c7n:role"
 
+# Where `by-hand` says who runs the policy, and hands on the event: {"who": ARN, "event": event}.
+BY_HAND = "c7n:by-hand"
+
 # What a release takes off the instance itself.
 OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED, NOT_CUT)
 

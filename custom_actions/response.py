@@ -39,14 +39,16 @@ class ResponseAction(EventAction):
     `self.outcome(...)` or raises. Whatever it raises becomes a failed outcome, so that the next
     resource, the next step and the mail still have their turn; `fail-unless-complete` at the end
     of the policy turns failed outcomes into a failed run. A resource that an earlier step found
-    exempt, or withheld the response from, is left alone by every later one.
+    exempt, or withheld the response from, is left alone by every later one. Where a person runs
+    the policy and Custodian has no event, it is the one that the filter `by-hand` left with the
+    resource.
 
     An outcome is a dictionary: `step` (the action's name in a policy), `status` (see STATUSES),
     `detail` (a sentence for a person) and `error` (None, or what failed). `facts` is what makes
     two outcomes the same for `notify-once`. Outcomes are collected, in the order of the steps,
     in `resource["c7n:response"]`.
 
-    `gate`: the reverts behind this one are left alone when it fails. Its outcome then has `passed`.
+    `gate`: what stands behind this one is left alone when it fails. Its outcome then has `passed`.
     """
 
     gate = False
@@ -56,7 +58,9 @@ class ResponseAction(EventAction):
     def process(self, resources, event=None):
         for resource in resources:
             try:
-                outcome = self.left_alone(resource) or self.respond(resource, event)
+                outcome = self.left_alone(resource) or self.respond(
+                    resource, event or resource.get(record.BY_HAND, {}).get("event")
+                )
             except Exception as error:  # noqa: BLE001 - a bug in one step must not stop the others
                 self.log.exception("policy:%s %s failed", self.policy_name, self.type)
                 outcome = self.failed(readable(error))
@@ -75,8 +79,13 @@ class ResponseAction(EventAction):
         raise NotImplementedError
 
     def left_alone(self, resource):
-        """The outcome for a resource that an earlier step left alone for all of them, or None."""
+        """The outcome for a resource that an earlier step left alone for all of them, or None.
+
+        Also behind a gate that failed: service and sessions after the groups, or not.
+        """
         for earlier in resource.get(OUTCOMES, ()):
+            if earlier.get("passed") is False:
+                return self.outcome("skipped", f"Not begun, because {earlier['step']} failed.")
             if earlier["status"] == "exempt":
                 return self.outcome("exempt", "The instance is exempt.")
             if earlier["status"] == "withheld":
@@ -498,13 +507,6 @@ class Revert(Step):
 
     keys = ()
     unrecorded = "nothing is recorded."
-
-    def left_alone(self, resource):
-        """Left alone behind a gate that failed: service and sessions after the groups, or not."""
-        for earlier in resource.get(OUTCOMES, ()):
-            if earlier.get("passed") is False:
-                return self.outcome("skipped", f"Not begun, because {earlier['step']} failed.")
-        return super().left_alone(resource)
 
     def recorded(self, run):
         """The words of each recorded key; raises `NothingToDo` when nothing is recorded.

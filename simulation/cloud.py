@@ -37,6 +37,7 @@ from . import direct
 from .calls import Call, CallLog
 from .ec2 import corrected_ec2
 from .eventbridge import delivering_to_lambda
+from .guardduty import findings_by_api
 from .iam import corrected_iam
 from .lambda_runtime import Launcher
 from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
@@ -123,6 +124,7 @@ class Cloud:
             stack.enter_context(corrected_ec2())
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
+            stack.enter_context(findings_by_api())
             stack.enter_context(kept_dead_letter_config())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from custom_actions.finding_file import NotAFinding, account_and_region, read_finding
 from custom_actions.headline import one_line
 
 from . import deploy
 from .cloud import Cloud
-from .finding import NotAFinding, account_and_region, read_finding
 from .mail import deploy_mailer
 from .smtp import MailSink
 from .world import build

@@ -142,11 +142,23 @@ def release(
     region: str,
     record: str = "",
     groups: str = "",
+    archive: str = "",
     policy: str | Path = "policies/ec2-release.yml",
 ) -> subprocess.CompletedProcess:
     """What `make release` runs; it writes into `folder`. RuntimeError when it is not complete."""
+    said = {"instance": instance, "record": record, "groups": groups, "archive": archive}
+    return by_hand(cloud, folder, policy, account_id, region, **said)
+
+
+def by_hand(
+    cloud: Cloud, folder: Path, policy: str | Path, account_id: str, region: str, **said: str
+) -> subprocess.CompletedProcess:
+    """What a target of make that a person uses runs; it writes into `folder`.
+
+    said: the variables of the policy. RuntimeError when it is not complete.
+    """
     variables = folder / "vars.yml"
-    variables.write_text(f'instance: "{instance}"\nrecord: "{record}"\ngroups: "{groups}"\n')
+    variables.write_text("".join(f'{name}: "{value}"\n' for name, value in said.items()))
     arguments = ["run", "--region", region, "--cache-period", "0", "-s", folder / "output"]
     arguments += ["--vars-file", variables, policy]
     return custodian(cloud, arguments, account_id, region)

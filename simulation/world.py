@@ -24,9 +24,10 @@ from unittest import mock
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 
+from custom_actions.finding_file import account_and_region
+
 from .cloud import Cloud
 from .ec2 import groups_per_interface
-from .finding import account_and_region
 
 SAMPLE_INSTANCE = "i-99999999"
 DEFAULT_NETWORK = "10.0.0.0/24"

@@ -54,13 +54,36 @@ def cloud(quick_cloud):
 
 
 @pytest.fixture(scope="module")
-def pack(cloud):
-    """The stacks and every policy that has a mode, deployed by `custodian run`."""
+def stacks(cloud):
+    """The stacks alone, for policies that a person runs; let `pack` be it where no other is."""
     mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
     deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
-    policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
-    deploy.deploy(cloud, policies, ACCOUNT, REGION)
     return Pack(cloud, mailer["MailQueueUrl"])
+
+
+@pytest.fixture(scope="module")
+def pack(stacks):
+    """The stacks and the policies for findings about instances, deployed by `custodian run`."""
+    policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
+    deploy.deploy(stacks.cloud, policies, ACCOUNT, REGION)
+    return stacks
+
+
+@pytest.fixture
+def by_hand(cloud, tmp_path):
+    """Run a policy of a person's as make does: `by_hand(policy, **variables)`.
+
+    Returns (succeeded, output).
+    """
+
+    def run(policy, **said):
+        try:
+            done = deploy.by_hand(cloud, tmp_path, policy, ACCOUNT, REGION, **said)
+        except RuntimeError as error:
+            return False, str(error)
+        return True, done.stdout
+
+    return run
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from custom_actions.finding_file import read_finding
 from simulation import deploy
-from simulation.finding import read_finding
 from simulation.world import build
 
 ROOT = Path(__file__).parent.parent

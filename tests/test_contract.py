@@ -20,6 +20,7 @@ from c7n.manager import resources as registry
 from c7n.resources import load_resources
 
 import custom_actions
+from custom_actions.builtin import BuiltIn
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
 
@@ -162,7 +163,7 @@ def test_every_action_and_filter_of_the_package_is_registered():
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, Action | Filter) and cls.__module__ == module.__name__
     }
-    bases = {ResponseAction, Step, Revert, Revocation}
+    bases = {ResponseAction, Step, Revert, Revocation, BuiltIn}
     assert classes - bases == {*ACTIONS.values(), *FILTERS.values()}
 
 
@@ -271,8 +272,23 @@ def test_opt_in_policies_are_not_deployed_by_make():
     assert "POLICIES := $(wildcard policies/*.yml)" in makefile
     assert {path.stem for path in (ROOT / "policies" / "opt-in").glob("*.yml")} == {
         "iam-user-deactivate-access-key",
+        "iam-user-deactivate-access-key-by-hand",
         "iam-user-reactivate-access-key",
     }
+
+
+@pytest.mark.parametrize(
+    "name", [p.id for p in POLICIES if p.id.endswith("-by-hand") and p.id[:3] != "for"]
+)
+def test_what_is_done_by_hand_is_what_the_function_does(name):
+    """Step by step; how isolate-instance judges is a person's, and whether it mails is not."""
+    policies = {path.stem: policy for path, policy in (param.values for param in POLICIES)}
+    function, person = ([*policies[n]["actions"]] for n in (name.removesuffix("-by-hand"), name))
+    if policies[name]["resource"] == "ec2":
+        assert {a.pop(0)["type"] for a in (function, person)} == {"isolate-instance"}
+
+    assert person == function
+    assert policies[name]["resource"] == policies[name.removesuffix("-by-hand")]["resource"]
 
 
 def test_what_isolates_is_also_mailed_as_a_finding():

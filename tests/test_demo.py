@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from custom_actions.finding_file import read_finding
 from simulation import demo
 from simulation.cloud import Cloud
-from simulation.finding import read_finding
 
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"

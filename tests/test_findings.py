@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.finding import read_finding
+from custom_actions.finding_file import read_finding
 
 TESTS = Path(__file__).parent
 

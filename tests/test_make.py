@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent.parent
 ACCOUNT, REGION = "111122223333", "us-west-2"
 RELEASE = ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890"]
 
+ISOLATE = ["isolate", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890"]
+
 
 @pytest.fixture
 def make(scene):
@@ -67,9 +69,19 @@ def test_release_releases_the_named_instance(make, scene, pack):
     assert scene.interfaces(instance) == before
 
 
-def test_two_releases_at_once_share_no_file(make):
+def test_isolate_isolates_the_named_instance(make, scene):
+    instance, neighbour = scene.instance(), scene.instance()
+
+    code, output = make("isolate", f"INSTANCE={instance}", f"REGION={REGION}")
+
+    assert code == 0, output
+    assert scene.is_isolated(instance) and not scene.is_isolated(neighbour)
+
+
+@pytest.mark.parametrize("target", ["isolate", "release"])
+def test_two_at_once_share_no_file(make, target):
     plans = [
-        make("-n", "release", f"INSTANCE=i-0abc1234def56789{n}", f"REGION={REGION}")[1]
+        make("-n", target, f"INSTANCE=i-0abc1234def56789{n}", f"REGION={REGION}")[1]
         for n in range(2)
     ]
 
@@ -94,6 +106,11 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
             ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "GROUPS=x'y"],
             "GROUPS is",
         ),
+        ([*ISOLATE, "FINDING=x'y"], "FINDING=x'y is neither"),
+        (ISOLATE, "is not in us-west-2"),
+        (["revoke-sessions", f"REGION={REGION}"], "say FINDING=..."),
+        (["empty-forensic-group", f"REGION={REGION}", "GROUP=web"], "web is not the id"),
+        (["empty-forensic-group", f"REGION={REGION}", "GROUP=sg-0abc1234"], "is not in us-west-2"),
         (["release", f"REGION={REGION}"], "say INSTANCE=..."),
         (["release", "INSTANCE=i-0abc1234def567890"], "say REGION=..."),
         (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),

@@ -328,7 +328,8 @@ class RevokeFindingSessions(Revocation):
     minutes before the old ones expire.
 
     Use inside AWS by an account that GuardDuty knows as affiliated with this one is not revoked:
-    the step is `skipped`, with the account, and the mail says so.
+    the step is `skipped`, with the account, and the mail says so. Where a person runs the policy
+    (the filter `by-hand`) it is.
 
     :example:
 
@@ -378,7 +379,8 @@ class RevokeFindingSessions(Revocation):
         incident = finding_id(run.event)
         role = run.resource.get(record.ROLE) or self.role_of(session)
         run.resource[record.ROLE] = role
-        if account := affiliated_account(run.event):
+        account = affiliated_account(run.event)
+        if account and record.BY_HAND not in run.resource:
             raise NothingToDo(
                 f"The credentials were used from account {account}, which GuardDuty knows as "
                 "affiliated with this one. Ask there what it was; if it was nobody's work, revoke "

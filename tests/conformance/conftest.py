@@ -13,6 +13,7 @@ from moto import mock_aws
 from wire import Play, Wire
 
 from simulation.ec2 import corrected_ec2
+from simulation.guardduty import findings_by_api
 from simulation.iam import corrected_iam
 from simulation.load_balancing import corrected_load_balancing
 
@@ -23,7 +24,7 @@ def aws():
     load_resources(tuple(f"aws.{kind}" for kind in ("ec2", "account", "iam-user")))
     load_resources(("aws.security-group",))
     reset_session_cache()
-    with pytest.MonkeyPatch.context() as patch, mock_aws():
+    with pytest.MonkeyPatch.context() as patch, findings_by_api(), mock_aws():
         # Each comes with a snapshot, and moto looks at all of them for every DescribeSnapshots.
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")

@@ -10,6 +10,7 @@ import itertools
 import json
 from pathlib import Path
 
+from simulation import guardduty
 from simulation.ec2 import put_root_on_instance_store
 from simulation.load_balancing import put_into
 
@@ -78,6 +79,10 @@ class Stage:
         return {"Tags": [], **shown["Reservations"][0]["Instances"][0]}
 
     revert_resource = resource
+
+    def step_data(self):
+        """The arguments of the step."""
+        return {}
 
     def revert_data(self):
         """The arguments of the revert."""
@@ -480,6 +485,24 @@ class ForensicGroup(Stage):
         return {key: len(shown[key]) for key in ("IpPermissions", "IpPermissionsEgress")}
 
 
+class Archive(Stage):
+    step = "archive-finding"
+    one_change = True
+
+    def setup(self):
+        super().setup()
+        self.event["detail"]["id"] = f"{next(NUMBERS):032x}"
+        self.finding = guardduty.keep(self.event)
+        name = [{"Key": "forensic:finding", "Value": self.finding["id"]}]
+        self.ec2.create_tags(Resources=[self.instance], Tags=name)
+
+    def step_data(self):
+        return {"archive": "1"}
+
+    def state(self):
+        return {"archived": self.finding["service"]["archived"]}
+
+
 class Seal(Stage):
     step, revert = "seal-record", "close-record"
     records_are_the_work = True
@@ -515,4 +538,5 @@ STAGES = [
     FindingSessions,
     AccessKey,
     ForensicGroup,
+    Archive,
 ]

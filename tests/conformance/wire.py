@@ -107,7 +107,12 @@ class Play:
     def step(self, **options):
         stage = self.stage
         return self.wire.run(
-            stage.kind, stage.resource(), stage.event, stage.step, data={}, **options
+            stage.kind,
+            stage.resource(),
+            stage.event,
+            stage.step,
+            data=stage.step_data(),
+            **options,
         )
 
     def revert(self, **options):

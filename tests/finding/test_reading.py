@@ -12,8 +12,8 @@ from c7n.exceptions import PolicyExecutionError
 from c7n.loader import PolicyLoader
 
 from custom_actions import finding
+from custom_actions.finding_file import read_finding
 from custom_actions.headline import credential_headline, remediation_headline
-from simulation.finding import read_finding
 
 ROOT = Path(__file__).parent.parent.parent
 FINDINGS = sorted((ROOT / "tests" / "findings").glob("*.json"))

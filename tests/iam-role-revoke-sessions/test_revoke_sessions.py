@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from custom_actions.finding_file import read_finding
 from custom_actions.notify import NotifyOnceOfRole
 from custom_actions.steps.sessions import RevokeFindingSessions
 from simulation import deploy
-from simulation.finding import read_finding
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 FUNCTION = "custodian-iam-role-revoke-sessions"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from custom_actions.finding_file import read_finding
 from custom_actions.notify import NotifyOnceOfUser
 from custom_actions.steps.access_key import DeactivateAccessKey
 from simulation import deploy
-from simulation.finding import read_finding
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 NAME = "iam-user-deactivate-access-key"

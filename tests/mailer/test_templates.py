@@ -22,7 +22,11 @@ from c7n.config import Config
 from c7n.loader import PolicyLoader
 from c7n_mailer.cli import CONFIG_SCHEMA
 
-from custom_actions.headline import SUBJECT, credential_headline
+from custom_actions.headline import (
+    SUBJECT,
+    credential_headline,
+    remediation_headline,
+)
 from mailer.known import Known
 from mailer.message import Message
 from mailer.render import Templates
@@ -622,12 +626,37 @@ def test_failed_says_so_with_the_error_and_what_to_do():
     assert error in reader.lines[2]
     assert "Isolate it by hand now" in reader.text
     assert (
+        f"make isolate INSTANCE=i-0abc1234def567890 REGION=us-west-2 FINDING={FINDING_ID}"
+    ) in reader.lines
+    assert (
         "aws ec2 modify-network-interface-attribute --region us-west-2 --network-interface-id"
         " eni-00000000000000001 --groups sg-0fffffffffffffff1"
     ) in reader.lines
     assert "--network-interface-id eni-00000000000000000 " not in reader.text
     assert "Isolated" not in reader.lines
     assert "FAILED" in reader.lines
+
+
+def test_isolated_by_hand_without_a_finding_names_the_person_and_no_finding():
+    who = "arn:aws:sts::111122223333:assumed-role/Responder/alice<b>"
+    name = "by-hand-20261125T221500Z"
+    outcomes = [outcome()]
+    detail = {"id": name, "accountId": "111122223333", "region": "us-west-2"}
+    line = remediation_headline(detail, "i-0abc1234def567890", outcomes, who)
+    event = {"detail-type": "Response by hand", "region": "us-west-2", "detail": detail}
+
+    subject, reader = remediation_mail(
+        *outcomes, headline=line, event=event, notice={"by_hand": who}
+    )
+
+    assert subject == reader.lines[0] and f"isolated by {who} by hand." in subject
+    assert "GuardDuty discovered" not in reader.text and not reader.links
+    assert reader.row("By hand") == f"{who}, without a finding"
+    assert reader.row("Id") == name and reader.row("Severity") is None
+    assert f'--description "Response {name}"' in reader.text
+
+    _, reader = remediation_mail(*outcomes, notice={"by_hand": who})
+    assert reader.row("By hand") == who and reader.row("Finding id") == FINDING_ID
 
 
 @pytest.mark.parametrize(
@@ -919,6 +948,7 @@ def test_sessions_that_were_not_revoked():
     assert reader.lines[1] == "NOT revoked" and error in reader.lines[2]
     assert "Revoke the sessions by hand now" in reader.text
     assert f"aws iam get-role --role-name {ROLE} --query Role.RoleId" in reader.lines
+    assert f"make revoke-sessions FINDING={DENY_ID} REGION=us-west-2" in reader.lines
     assert "Revoked" not in reader.lines and "Who is denied" not in reader.lines
 
 
@@ -957,6 +987,9 @@ def test_a_key_that_was_not_deactivated():
     )
     assert "The access key was NOT deactivated." in subject
     assert reader.lines[1] == "NOT deactivated"
+    assert "make deactivate-key FINDING=9ab2c3d4e5f60718293a4b5c6d7e8f90 REGION=us-west-2" in (
+        reader.lines
+    )
     assert (
         "aws iam update-access-key --user-name build_server --access-key-id AKIAEXAMPLEEXAMPLE01"
         " --status Inactive"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from custom_actions.finding_file import read_finding
 from simulation import deploy
-from simulation.finding import read_finding
 from simulation.mail import Mailer
 from simulation.smtp import MailSink
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.finding import read_finding
+from custom_actions.finding_file import read_finding
 from simulation.world import build, plan_networks
 
 TESTS = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from simulation.finding import (
+from custom_actions.finding_file import (
     NotAFinding,
     account_and_region,
     as_event,

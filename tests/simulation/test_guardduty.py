@@ -1,0 +1,35 @@
+"""GuardDuty's findings, by its API."""
+
+import json
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from custom_actions.finding_file import camel_case
+from simulation import guardduty
+
+ACCOUNT, REGION = "111122223333", "us-west-2"
+FINDING = Path(__file__).parents[1] / "findings" / "ec2-malicious-ip-caller.json"
+
+
+def test_a_finding_is_read_and_archived_by_its_own_detector(cloud):
+    client = cloud.client("guardduty", ACCOUNT, REGION)
+    assert client.list_detectors()["DetectorIds"] == []
+    event = json.loads(FINDING.read_text())
+    guardduty.keep(event)
+    name = event["detail"]["id"]
+    (detector,) = client.list_detectors()["DetectorIds"]
+
+    asked = {"DetectorId": detector, "FindingIds": [name, "0" * 32]}
+    (found,) = client.get_findings(**asked)["Findings"]
+    assert found["Service"]["Archived"] is False
+    spelt = camel_case(found)
+    assert (spelt["id"], spelt["type"]) == (name, event["detail"]["type"])
+    shown, kept = (f["resource"]["instanceDetails"] for f in (spelt, event["detail"]))
+    assert shown["networkInterfaces"] == kept["networkInterfaces"]
+
+    client.archive_findings(DetectorId=detector, FindingIds=[name])
+    assert client.get_findings(**asked)["Findings"][0]["Service"]["Archived"] is True
+    with pytest.raises(ClientError, match="not owned by the current account"):
+        cloud.client("guardduty", ACCOUNT, "eu-west-1").get_findings(**asked)
