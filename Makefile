@@ -45,8 +45,8 @@ validate: $(INSTALLED) ## Custodian's own validation of every policy, with the p
 test: lint validate ## Lint, validate, and run all tests, offline
 	$(BIN)/pytest
 
-demo: $(INSTALLED) ## Play the story on this machine; FINDING=file.json plays another finding
-	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)")
+demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] another finding, [MODE=observe|ask]
+	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")
 
 benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; more than 5 min
 	@$(BIN)/python -m simulation.benchmark

@@ -1,10 +1,11 @@
 """`make demo`: one finding goes through the deployed pack, and the story is told as it happens.
 
-    python -m simulation.demo [FINDING.json] [--output FOLDER]
+    python -m simulation.demo [FINDING.json] [--mode observe|ask|contain] [--output FOLDER]
 
-Exit code 0 when all went as the finding asks for: an instance that ec2-isolate took on is isolated
-as read back here, no neighbour has changed, each mail that was due has arrived, and after the
-release everything is as it was. 1 when not, 2 when the file is no finding.
+Exit code 0 when all went as the finding and the mode ask for: an instance that ec2-isolate took on
+is isolated as read back here, no neighbour has changed, each mail that was due has arrived, and
+after the release everything is as it was. In observe and ask nothing has changed; in ask the
+command of the mail is then run, as a person would. 1 when not, 2 when the file is no finding.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from custom_actions import autonomy
 from custom_actions.finding_file import NotAFinding, account_and_region, read_finding
 from custom_actions.headline import one_line
 
-from . import deploy
+from . import deploy, guardduty
 from .cloud import Cloud
 from .mail import deploy_mailer
 from .smtp import MailSink
@@ -148,8 +150,11 @@ def _groups(snapshot, instance_id, interface_id):
     return next((i["groups"] for i in interfaces if i["id"] == interface_id), None)
 
 
-def play(event, output):
-    """Play the story of one finding; returns what did not go as it should, a line each."""
+def play(event, output, mode=autonomy.CONTAIN):
+    """Play the story of one finding; returns what did not go as it should, a line each.
+
+    mode: of the deploy, see custom_actions/autonomy.py.
+    """
     story = Story()
     account, region = account_and_region(event)
     detail = event["detail"]
@@ -165,11 +170,13 @@ def play(event, output):
         deploy.account_stack(cloud, account, region, mailer_stack["MailQueueArn"])
         story.tell("CloudFormation stacks of infra/ created")
         policies = [f"policies/{name}.yml" for name in POLICIES]
-        deploy.deploy(cloud, policies, account, region)
-        story.tell(f"deployed by `custodian run`: {', '.join(Path(p).stem for p in policies)}")
+        deploy.deploy(cloud, policies, account, region, mode)
+        names = ", ".join(Path(p).stem for p in policies)
+        story.tell(f"deployed by `custodian run`, mode [bold]{mode}[/]: {names}")
         deploy_mailer(cloud, sink, account, region, mailer_stack)
         story.tell("deployed by `python -m mailer deploy`: the mailer, fed by the queue")
         world = build(cloud, event)
+        guardduty.keep(event)
         before, everything = world.snapshot(), describe_everything(world)
         story.groups("Security groups before", world, before)
 
@@ -188,8 +195,11 @@ def play(event, output):
         story.heading("After")
         after = world.snapshot()
         story.groups("Security groups after", world, after, before)
-        problems += judge(story, cloud, sink, world, before, after)
-        if any("isolated" in outcome for outcome in outcomes_of(cloud, ISOLATE)):
+        problems += judge(story, cloud, sink, world, before, after, mode)
+        responded = any("isolated" in outcome for outcome in outcomes_of(cloud, ISOLATE))
+        if responded and mode == autonomy.ASK:
+            problems += by_hand(story, cloud, sink, world, detail["id"])
+        if responded and mode != autonomy.OBSERVE:
             problems += release(story, cloud, sink, world, everything)
         saved = save(output, cloud, sink, event, before, after)
 
@@ -281,7 +291,35 @@ def release(story, cloud, sink, world, everything):
     return [f"after the release {name} are not as they were" for name in different]
 
 
-def judge(story, cloud, sink, world, before, after):
+def by_hand(story, cloud, sink, world, finding):
+    """Run the command that the mail asks about, as `make isolate` does."""
+    command = f"make isolate INSTANCE={world.target} REGION={world.region} FINDING={finding}"
+    story.heading(f"A person decides: {command}")
+    if not any(command in mail.subject for mail in sink.mails):
+        return [f"no mail has the command {command}"]
+    mails = len(sink.mails)
+    said = {"instance": world.target, "finding": finding}
+    policy = "policies/ec2-isolate-by-hand.yml"
+    try:
+        done = deploy.by_hand(cloud, cloud.folder, policy, world.account_id, world.region, **said)
+        sink.wait_for(mails + 1, timeout=20)
+    except (RuntimeError, TimeoutError) as error:
+        return [f"the isolation by hand failed: {str(error)[-1500:]}"]
+    for line in done.stdout.splitlines():
+        if " step:" in line:
+            story.tell(plain(line[line.index("step:") :]))
+    story.groups("Security groups now", world, world.snapshot())
+    return [] if is_isolated(world) else [f"{world.target} is not isolated"]
+
+
+def is_isolated(world):
+    """Whether every interface of the instance has the forensic group alone, without any rule."""
+    groups = [i["groups"] for i in world.snapshot()[world.target]["interfaces"]]
+    alone = all([g["name"] for g in group] == ["ForensicSecurityGroup"] for group in groups)
+    return alone and all(is_empty(world, group[0]["id"]) for group in groups)
+
+
+def judge(story, cloud, sink, world, before, after, mode):
     """Compare what was to happen with what EC2 and the SMTP server have."""
     problems = []
     invoked = {i.function_name: i for i in cloud.invocations}  # the last try of each
@@ -316,14 +354,18 @@ def judge(story, cloud, sink, world, before, after):
     problems += [f"neighbour {i} changed" for i in touched if i in world.neighbours]
     if len(remediations) != 1:
         problems.append(f"{len(remediations)} remediation mails instead of one")
-    groups = [i["groups"] for i in after[world.target]["interfaces"]]
-    alone = all([g["name"] for g in group] == ["ForensicSecurityGroup"] for group in groups)
-    empty = all(is_empty(world, group[0]["id"]) for group in groups if group)
-    if isolation["isolated"] and alone and empty:
+    if mode != autonomy.CONTAIN:
+        problems += [f"{i} changed in mode {mode}" for i in touched]
+        word = {autonomy.ASK: "ASK |", autonomy.OBSERVE: "OBSERVE ONLY |"}[mode]
+        problems += [f"a mail does not say {word}" for s in remediations if word not in s]
+        if not touched:
+            story.tell("[green]Nothing has changed, as the mode asks for.[/]")
+        return problems
+    number = len(after[world.target]["interfaces"])
+    if isolation["isolated"] and is_isolated(world):
         story.tell(
             f"[green]Read back by the function at {isolation['verified_at']}, and again here: "
-            f"{len(groups)} of {len(groups)} interfaces hold only the forensic group, "
-            "which has no rule.[/]"
+            f"{number} of {number} interfaces hold only the forensic group, which has no rule.[/]"
         )
     else:
         problems.append(f"{world.target} is not isolated: {isolation['detail']}")
@@ -361,6 +403,7 @@ def save(output, cloud, sink, event, before, after):
 def main():
     parser = argparse.ArgumentParser(prog="python -m simulation.demo")
     parser.add_argument("finding", nargs="?", type=Path, default=SCENARIO)
+    parser.add_argument("--mode", choices=autonomy.WORDS, default=autonomy.CONTAIN)
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     arguments = parser.parse_args()
     try:
@@ -368,7 +411,7 @@ def main():
     except (NotAFinding, OSError) as error:
         print(f"{arguments.finding}: {error}", file=sys.stderr)
         return 2
-    return 1 if play(event, arguments.output) else 0
+    return 1 if play(event, arguments.output, arguments.mode) else 0
 
 
 if __name__ == "__main__":
