@@ -36,10 +36,15 @@ from werkzeug.serving import make_server
 from . import direct
 from .calls import Call, CallLog
 from .ec2 import corrected_ec2
-from .eventbridge import delivering_to_lambda
+from .eventbridge import Undelivered, delivering_to_lambda
 from .iam import corrected_iam
 from .lambda_runtime import Launcher
-from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
+from .lambda_service import (
+    Invocation,
+    LambdaService,
+    kept_dead_letter_config,
+    shown_zero_concurrency,
+)
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
@@ -91,8 +96,8 @@ class Cloud:
     What it offers beside its methods:
 
     endpoint: the URL of the server. call_log: see `calls.CallLog`. functions: see
-    `lambda_service.LambdaService`. undelivered: (rule name, function name) of each event that
-    EventBridge was not allowed to deliver. folder: a temporary folder that lasts as long.
+    `lambda_service.LambdaService`. undelivered: see `eventbridge.Undelivered`. folder: a temporary
+    folder that lasts as long.
     """
 
     running: "Cloud | None" = None
@@ -106,7 +111,7 @@ class Cloud:
             raise RuntimeError("moto's state belongs to the process: only one Cloud at a time")
         Cloud.running = self
         self.call_log = CallLog()
-        self.undelivered: list[tuple[str, str]] = []
+        self.undelivered: list[Undelivered] = []
         self._credentials: dict[tuple[str, str, str], dict[str, str]] = {}
         self._clients: dict[tuple[str, str, str, str], object] = {}
         with contextlib.ExitStack() as stack:
@@ -124,6 +129,7 @@ class Cloud:
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
             stack.enter_context(kept_dead_letter_config())
+            stack.enter_context(shown_zero_concurrency())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
@@ -136,10 +142,7 @@ class Cloud:
             stack.callback(self.functions.close)
             stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))
             stack.enter_context(
-                delivering_to_lambda(
-                    self.functions.invoke_later,
-                    lambda rule, function: self.undelivered.append((rule.name, function)),
-                )
+                delivering_to_lambda(self.functions.invoke_later, self.undelivered.append)
             )
             self._stack = stack.pop_all()
         return self
@@ -156,6 +159,7 @@ class Cloud:
         self.wait_idle()
         self.functions.discard_warm()
         self.functions.invocations.clear()
+        self.functions.throttled.clear()
         self.call_log.clear()
         self.undelivered.clear()
         self._credentials.clear()
