@@ -38,13 +38,9 @@ from .calls import Call, CallLog
 from .ec2 import corrected_ec2
 from .eventbridge import Undelivered, delivering_to_lambda
 from .iam import corrected_iam
+from .lambda_api import corrected_lambda
 from .lambda_runtime import Launcher
-from .lambda_service import (
-    Invocation,
-    LambdaService,
-    kept_dead_letter_config,
-    shown_zero_concurrency,
-)
+from .lambda_service import Invocation, LambdaService
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
@@ -128,8 +124,7 @@ class Cloud:
             stack.enter_context(corrected_ec2())
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
-            stack.enter_context(kept_dead_letter_config())
-            stack.enter_context(shown_zero_concurrency())
+            stack.enter_context(corrected_lambda())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())

@@ -8,13 +8,12 @@ queue without a try.
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
 """
 
-import contextlib
 import json
 import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -318,59 +317,3 @@ def _function(name: str, account_id: str, region: str) -> LambdaFunction:
             return function
     names = ", ".join(sorted(function.function_name for function in functions)) or "none"
     raise LookupError(f"no function {name} in {account_id} {region}; there are: {names}")
-
-
-@contextlib.contextmanager
-def shown_zero_concurrency() -> Iterator[None]:
-    """Have moto show a reserved concurrency of 0, which it takes for none.
-
-    https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html
-    """
-    show = LambdaFunction.get_code
-
-    def get_code(self):
-        shown = show(self)
-        if self.reserved_concurrency == 0:
-            shown["Concurrency"] = {"ReservedConcurrentExecutions": 0}
-        return shown
-
-    LambdaFunction.get_code = get_code
-    try:
-        yield
-    finally:
-        LambdaFunction.get_code = show
-
-
-@contextlib.contextmanager
-def kept_dead_letter_config() -> Iterator[None]:
-    """Have moto keep `DeadLetterConfig`, which it takes and forgets."""
-    create, update, show = (
-        LambdaFunction.__init__,
-        LambdaFunction.update_configuration,
-        LambdaFunction.get_configuration,
-    )
-
-    def __init__(self, account_id, spec, *args, **kwargs):
-        create(self, account_id, spec, *args, **kwargs)
-        self.dead_letter_config = spec.get("DeadLetterConfig") or {}
-
-    def update_configuration(self, config_updates):
-        if "DeadLetterConfig" in config_updates:
-            self.dead_letter_config = config_updates["DeadLetterConfig"] or {}
-        return update(self, config_updates)
-
-    def get_configuration(self, *args, **kwargs):
-        configuration = show(self, *args, **kwargs)
-        if self.dead_letter_config:
-            configuration["DeadLetterConfig"] = self.dead_letter_config
-        return configuration
-
-    LambdaFunction.__init__ = __init__
-    LambdaFunction.update_configuration = update_configuration
-    LambdaFunction.get_configuration = get_configuration
-    try:
-        yield
-    finally:
-        LambdaFunction.__init__ = create
-        LambdaFunction.update_configuration = update
-        LambdaFunction.get_configuration = show

@@ -198,7 +198,7 @@ def test_what_the_role_needs_is_what_it_may(fed, server, cloud, stack):
 
 def test_the_optional_parts_of_the_stack(cloud):
     arn = f"arn:aws:sns:eu-west-1:{ACCOUNT}:x"
-    names = ("SesIdentityArn", "SecretArn", "KmsKeyArn", "TopicArn")  # moto has no alarms
+    names = ("SesIdentityArn", "SecretArn", "KmsKeyArn", "TopicArn")
     parameters = dict.fromkeys(names, arn)
     deploy.stack(cloud, "mailer.yml", OTHER, REGION, "full", **parameters)
     policies = cloud.client("iam", OTHER, REGION).list_role_policies(RoleName=NAME)

@@ -278,6 +278,31 @@ def test_dead_letter_config_is_shown_and_changed(cloud, make_function):
     assert shown["DeadLetterConfig"] == {"TargetArn": "arn:2"}
 
 
+@pytest.mark.parametrize("cloud", ["forked, wound time"], indirect=True)
+def test_a_permission_is_given_once_and_the_recursion_configuration_is_kept(cloud, make_function):
+    make_function("probe", {"main.py": ECHO})
+    functions = cloud.client("lambda", ACCOUNT, REGION)
+    permission = {
+        "FunctionName": "probe",
+        "StatementId": "rule",
+        "Action": "lambda:InvokeFunction",
+        "Principal": "events.amazonaws.com",
+    }
+    functions.add_permission(**permission)
+    with pytest.raises(functions.exceptions.ResourceConflictException):
+        functions.add_permission(**permission)
+    functions.remove_permission(FunctionName="probe", StatementId="rule")
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.get_policy(FunctionName="probe")
+
+    name = {"FunctionName": "probe"}
+    assert functions.get_function_recursion_config(**name)["RecursiveLoop"] == "Terminate"
+    functions.put_function_recursion_config(**name, RecursiveLoop="Allow")
+    assert functions.get_function_recursion_config(**name)["RecursiveLoop"] == "Allow"
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.put_function_recursion_config(FunctionName="none", RecursiveLoop="Allow")
+
+
 @pytest.mark.parametrize("cloud", ["from nothing, real time"], indirect=True)
 def test_wait_idle_times_out_and_raises_what_broke(cloud, make_function):
     make_function("probe", {"main.py": "import time\ndef run(e, c):\n    time.sleep(0.5)\n"})
