@@ -11,6 +11,7 @@ import re
 
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
+from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
@@ -138,6 +139,42 @@ class Alarm(CloudFormationModel):
             }
         )
         return cls(properties["AlarmName"])
+
+
+class Schedule(CloudFormationModel):
+    """AWS::Scheduler::Schedule in the default group. moto runs no schedule."""
+
+    def __init__(self, name: str):
+        self.physical_resource_id = name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return "Name"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::Scheduler::Schedule"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
+    ):
+        properties = dict(cloudformation_json["Properties"])
+        scheduler_backends[account_id][region_name].create_schedule(
+            name=properties.pop("Name"),
+            description=properties.pop("Description"),
+            schedule_expression=properties.pop("ScheduleExpression"),
+            flexible_time_window=properties.pop("FlexibleTimeWindow"),
+            target=properties.pop("Target"),
+            state="ENABLED",
+            **dict.fromkeys(
+                ("group_name", "kms_key_arn", "schedule_expression_timezone", "start_date")
+                + ("end_date", "action_after_completion")
+            ),
+        )
+        if properties:
+            raise NotImplementedError(f"AWS::Scheduler::Schedule: {sorted(properties)}")
+        return cls(cloudformation_json["Properties"]["Name"])
 
 
 def expanded(template: str) -> str:

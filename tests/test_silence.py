@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 
 from simulation import deploy
 from simulation.alarms import ringing
@@ -18,6 +19,7 @@ ACCOUNT, SMALL, REGION = "111122223333", "444455556666", "us-west-2"
 POLICIES = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
 ISOLATE, NOTIFY = "custodian-ec2-isolate", "custodian-finding-notify"
 QUARTER = 15 * 60  # seconds
+DETECTOR = "12abc34d567e8fa901bc2d34e56789f0"
 
 
 @pytest.fixture(scope="module")
@@ -157,25 +159,6 @@ def test_a_mailer_that_is_gone_or_a_mail_server_that_is_down(watched, pack, alar
     assert alarms(later=QUARTER) == []
 
 
-def test_every_deployed_policy_has_its_alarms_and_every_alarm_its_line_in_the_runbook(pack, alarms):
-    shown = pack.cloud.client("cloudwatch", ACCOUNT, REGION).describe_alarms()["MetricAlarms"]
-    watched = {dimension["Value"] for alarm in shown for dimension in alarm["Dimensions"]}
-    deployed = {
-        f"custodian-{path.stem}"
-        for path in (ROOT / "policies").glob("*.yml")
-        if "mode" in yaml.safe_load(path.read_text())["policies"][0]
-    }
-    assert deployed <= watched
-    runbook = (ROOT / "docs/runbook.md").read_text()
-    (section,) = re.findall(r"^## An alarm rings\n(.*?)(?=^## |\Z)", runbook, re.S | re.M)
-    for alarm in shown:
-        assert alarm["AlarmDescription"].endswith("docs/runbook.md#an-alarm-rings"), alarm
-        assert alarm["AlarmActions"] == [deploy.alarm_topic(ACCOUNT, REGION)]
-        name = alarm["AlarmName"].removeprefix("guardduty-response-")
-        kind = name if alarm["Namespace"] == "AWS/SQS" else alarm["MetricName"]
-        assert f"`{kind}`" in section, f"the runbook does not say what to do about {kind}"
-
-
 def test_the_alarms_do_not_go_to_the_topic_that_is_mailed():
     pattern = re.search(r'AllowedPattern: "(.*)"', (ROOT / "infra/alarms.yml").read_text())[1]
     topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:"
@@ -247,3 +230,78 @@ def test_a_quota_that_is_too_small_costs_the_reservation_alone(cloud, monkeypatc
     monkeypatch.setenv("MOTO_LAMBDA_CONCURRENCY_QUOTA", "120")
     deploy.deploy(cloud, ["policies/ec2-isolate.yml"], SMALL, REGION)
     assert concurrency(cloud, SMALL) == 20
+
+
+@pytest.fixture(scope="module")
+def heartbeat(alarms, pack):
+    """The stack that is off unless asked for, and its alarms; the last of this file, since they
+    would ring in the other tests."""
+    deploy.stack(
+        pack.cloud,
+        "heartbeat.yml",
+        ACCOUNT,
+        REGION,
+        DetectorId=DETECTOR,
+        AlarmTopicArn=deploy.alarm_topic(ACCOUNT, REGION),
+        MailQueueName="guardduty-response-mail",
+    )
+    return alarms
+
+
+def test_a_day_without_a_heartbeat(heartbeat, pack, scene):
+    cloud, day = pack.cloud, 24 * 3600
+    schedule = cloud.client("scheduler", ACCOUNT, REGION).get_schedule(
+        Name="guardduty-response-heartbeat"
+    )
+    assert schedule["ScheduleExpression"] == "rate(1 day)"
+    service, operation = schedule["Target"]["Arn"].split(":aws-sdk:")[1].split(":")
+    asked = json.loads(schedule["Target"]["Input"])
+    guardduty = cloud.client(service, ACCOUNT, REGION)
+    model = guardduty.meta.service_model.operation_model(operation[0].upper() + operation[1:])
+    assert not ParamValidator().validate(asked, model.input_shape).has_errors()
+    assert asked["DetectorId"] == DETECTOR
+    iam, role = cloud.client("iam", ACCOUNT, REGION), schedule["Target"]["RoleArn"].split("/")[-1]
+    shown = iam.get_role_policy(RoleName=role, PolicyName="sample-finding")["PolicyDocument"]
+    assert f"{service}:{model.name}" in str(shown)
+
+    assert heartbeat() == ["heartbeat-finding-notify", "heartbeat-mailer"], "until the first came"
+    sample = scene.finding("i-99999999", "ec2-malicious-ip-caller-sample")
+    assert asked["FindingTypes"] == [sample["detail"]["type"]]
+    with MailSink() as sink:
+        mailer = Mailer(
+            cloud, sink, ACCOUNT, REGION, pack.queue_url, sample_emails=["beat@example.com"]
+        )
+        pack.deliver(sample)
+        assert heartbeat() == ["heartbeat-mailer"]
+        assert mailer.deliver_all() == 1
+        (mail,) = sink.wait_for(1)
+    assert mail.subject.startswith("[SAMPLE] ") and mail.recipients == ["beat@example.com"]
+    assert heartbeat(later=day) == []
+    assert heartbeat(later=day + 2 * 3600) == ["heartbeat-finding-notify", "heartbeat-mailer"]
+
+    # which nothing else would have told
+    cloud.client("events", ACCOUNT, REGION).disable_rule(Name=NOTIFY)
+    pack.deliver(sample)
+    assert pack.messages() == []
+    assert heartbeat(later=day + 2 * 3600) == ["heartbeat-finding-notify", "heartbeat-mailer"]
+
+
+def test_every_deployed_policy_has_its_alarms_and_every_alarm_its_line_in_the_runbook(
+    pack, heartbeat
+):
+    shown = pack.cloud.client("cloudwatch", ACCOUNT, REGION).describe_alarms()["MetricAlarms"]
+    watched = {dimension["Value"] for alarm in shown for dimension in alarm["Dimensions"]}
+    deployed = {
+        f"custodian-{path.stem}"
+        for path in (ROOT / "policies").glob("*.yml")
+        if "mode" in yaml.safe_load(path.read_text())["policies"][0]
+    }
+    assert deployed <= watched
+    runbook = (ROOT / "docs/runbook.md").read_text()
+    (section,) = re.findall(r"^## An alarm rings\n(.*?)(?=^## |\Z)", runbook, re.S | re.M)
+    for alarm in shown:
+        assert alarm["AlarmDescription"].endswith("docs/runbook.md#an-alarm-rings"), alarm
+        assert alarm["AlarmActions"] == [deploy.alarm_topic(ACCOUNT, REGION)]
+        name = alarm["AlarmName"].removeprefix("guardduty-response-")
+        kinds = {name, alarm["MetricName"]}
+        assert any(f"| `{kind}` |" in section for kind in kinds), f"not in the runbook: {name}"
