@@ -218,14 +218,13 @@ def test_a_quota_that_is_too_small_costs_the_reservation_alone(cloud, monkeypatc
     mailer = deploy.mailer_stack(cloud, SMALL, REGION)
     deploy.account_stack(cloud, SMALL, REGION, mailer["MailQueueArn"])
     monkeypatch.setenv("MOTO_LAMBDA_CONCURRENCY_QUOTA", "10")
-    for _ in ("new", "deployed"):
-        with pytest.raises(RuntimeError) as failed:
-            deploy.deploy(cloud, ["policies/ec2-isolate.yml"], SMALL, REGION)
-        said = str(failed.value)
-        assert "custodian-ec2-isolate is deployed with its rule" in said
-        assert "below its minimum value of [100]" in said and "L-B99A9384" in said
-        assert target(cloud, SMALL)["DeadLetterConfig"]["Arn"].endswith("guardduty-response-dlq")
-        assert concurrency(cloud, SMALL) is None
+    with pytest.raises(RuntimeError) as failed:
+        deploy.deploy(cloud, ["policies/ec2-isolate.yml"], SMALL, REGION)
+    said = str(failed.value)
+    assert "custodian-ec2-isolate is deployed with its rule" in said
+    assert "below its minimum value of [100]" in said and "L-B99A9384" in said
+    assert target(cloud, SMALL)["DeadLetterConfig"]["Arn"].endswith("guardduty-response-dlq")
+    assert concurrency(cloud, SMALL) is None
 
     monkeypatch.setenv("MOTO_LAMBDA_CONCURRENCY_QUOTA", "120")
     deploy.deploy(cloud, ["policies/ec2-isolate.yml"], SMALL, REGION)

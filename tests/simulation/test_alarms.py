@@ -89,6 +89,7 @@ def test_what_is_not_simulated_is_said(cloud, alarm, changes):
         ringing(cloud, ACCOUNT, REGION, later=time.time())
 
 
+@pytest.mark.slow
 def test_loops_of_a_template_are_written_out():
     template = """
         Transform: AWS::LanguageExtensions
