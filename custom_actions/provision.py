@@ -1,4 +1,5 @@
-"""What a deploy does besides Custodian: the autonomy of each function.
+"""What a deploy does besides Custodian: the autonomy of each function, and that nothing is lost
+between EventBridge and the function.
 
 Importing this module makes Custodian's Lambda modes do it; `custom_actions.__main__` does, and
 nothing that runs in a function.
@@ -6,20 +7,96 @@ nothing that runs in a function.
 
 import logging
 
+from c7n.exceptions import ClientError, PolicyExecutionError
+from c7n.mu import CloudWatchEventSource, LambdaManager, normalize_arn
 from c7n.policy import LambdaMode
 
 from custom_actions import autonomy
-from custom_actions.response import ignoring
+from custom_actions.response import error_code, ignoring
 
 log = logging.getLogger("custodian.serverless")
 
+# EventBridge's own default, which is also the most that it does. Said, so that a look at the target
+# shows it, and so that what somebody made less is put right by the next deploy.
+# https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_RetryPolicy.html
+RETRY_POLICY = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 24 * 3600}
+
 custodian_provision = LambdaMode.provision
+custodian_publish = LambdaManager.publish
+custodian_reserve = LambdaManager._update_concurrency
+custodian_add_rule = CloudWatchEventSource.add
 
 
 def provision(mode):
     """Deploy the function of a policy; what `LambdaMode.provision` returns."""
     settle_autonomy(mode.policy)
     return custodian_provision(mode)
+
+
+def publish(manager, func, *options, **more):
+    """LambdaManager.publish. Raises PolicyExecutionError when all is deployed but the reserved
+    concurrency, see `reserve`."""
+    func.not_reserved = None
+    deployed = custodian_publish(manager, func, *options, **more)
+    if func.not_reserved:
+        raise PolicyExecutionError(
+            f"{func.name} is deployed with its rule, but without reserved concurrency: "
+            f"{func.not_reserved} Have Lambda's quota 'Concurrent executions' (L-B99A9384 in "
+            "Service Quotas) raised in this account and region, then deploy again; or take the "
+            "line `concurrency` out of the policy: then the other functions of the account can "
+            "keep this one waiting."
+        )
+    return deployed
+
+
+def reserve(manager, existing, func):
+    """LambdaManager._update_concurrency, which Custodian calls before it makes the rule.
+
+    Lambda refuses when less than 100 executions (in new accounts: 10) would be left to all other
+    functions. Then the function gets its rule all the same, and `publish` says it.
+    IAM: lambda:PutFunctionConcurrency, lambda:DeleteFunctionConcurrency.
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
+    """
+    try:
+        return custodian_reserve(manager, existing, func)
+    except ClientError as error:
+        if error_code(error) != "InvalidParameterValueException":
+            raise
+        func.not_reserved = error.response["Error"]["Message"]
+        return None
+
+
+def add_rule(source, func, existing):
+    """CloudWatchEventSource.add, then `keep_undelivered`."""
+    added = custodian_add_rule(source, func, existing)
+    if queue := func.dead_letter_config.get("TargetArn"):
+        keep_undelivered(source.client, func, queue)
+    return added
+
+
+def keep_undelivered(client, func, queue):
+    """Have EventBridge keep what it cannot deliver to a function in the function's own dead-letter
+    queue (`dead_letter_config` of the policy's mode).
+
+    Custodian sets neither queue nor retries, and leaves an existing target alone. EventBridge does
+    not try again when the function is gone or may not be invoked, so that without a queue the event
+    is lost. The queue's policy must allow it (infra/account.yml). Nothing is written when nothing
+    differs. Raises PolicyExecutionError. IAM: events:ListTargetsByRule, events:PutTargets.
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
+    """
+    rule, arn = func.event_name, normalize_arn(func.arn)
+    wanted = {"DeadLetterConfig": {"Arn": queue}, "RetryPolicy": RETRY_POLICY}
+    targets = [
+        target | wanted
+        for target in client.list_targets_by_rule(Rule=rule)["Targets"]
+        if target["Arn"] == arn and target != target | wanted
+    ]
+    if not targets:
+        return
+    answer = client.put_targets(Rule=rule, Targets=targets)
+    if answer["FailedEntryCount"]:
+        raise PolicyExecutionError(f"{rule}: no dead-letter queue: {answer['FailedEntries']}")
+    log.info("%s: what cannot be delivered goes to %s", rule, queue)
 
 
 def settle_autonomy(policy):
@@ -47,3 +124,6 @@ def deployed_autonomy(policy):
 
 
 LambdaMode.provision = provision
+CloudWatchEventSource.add = add_rule
+LambdaManager.publish = publish
+LambdaManager._update_concurrency = reserve

@@ -2,8 +2,8 @@
 
 The keys are c7n_mailer's own, checked by its schema; what it does not know, and what is peculiar to
 one way out, is checked by that transport. `account_emails` has one more entry, `default`, which the
-stock tool reads as an account that never occurs; `recipients` is this mailer's own (known.py).
-Where a check fails, the error names the key.
+stock tool reads as an account that never occurs; `recipients` and `sample_emails` are this mailer's
+own (known.py). Where a check fails, the error names the key.
 """
 
 import re
@@ -58,7 +58,9 @@ def check(config: dict) -> list[str]:
     import jsonschema
     from c7n_mailer.cli import CONFIG_SCHEMA
 
-    own = {known.KEY} | {key for transport in transports.TRANSPORTS for key in transport.own_keys}
+    own = {known.KEY, known.SAMPLES} | {
+        key for transport in transports.TRANSPORTS for key in transport.own_keys
+    }
     stock = {key: value for key, value in config.items() if key not in own}
     errors = jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(stock)
     problems = [
@@ -86,6 +88,8 @@ def _own_checks(config: dict):
     if not ADDRESS.search(config.get("from_address", "")):
         yield "from_address: must be an e-mail address"
     yield from _check_account_emails(config.get("account_emails", {}))
+    if known.SAMPLES in config:
+        yield from _check_emails(known.SAMPLES, config[known.SAMPLES])
     yield from known.check(config)
     for key in NOT_USED:
         if key in config:
@@ -106,12 +110,16 @@ def _check_account_emails(accounts: dict):
             isinstance(account, str) and re.fullmatch(r"[0-9]{12}", account)
         ):
             yield f'{key}: must be "{DEFAULT}" or an account id of 12 digits, in quotes'
-        if not isinstance(emails, list) or not emails:
-            yield f"{key}: must be a list of at least one address"
-            continue
-        for email in emails:
-            if not isinstance(email, str) or not ADDRESS.fullmatch(email):
-                yield f"{key}: {email!r} is not an e-mail address (user@domain.example)"
+        yield from _check_emails(key, emails)
+
+
+def _check_emails(key: str, emails: object):
+    if not isinstance(emails, list) or not emails:
+        yield f"{key}: must be a list of at least one address"
+        return
+    for email in emails:
+        if not isinstance(email, str) or not ADDRESS.fullmatch(email):
+            yield f"{key}: {email!r} is not an e-mail address (user@domain.example)"
 
 
 def environment_references(config: dict) -> list[str]:

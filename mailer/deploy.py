@@ -6,8 +6,8 @@ with what that imports, as Python source only, so that it does not matter where 
 
 Permissions, of the person who deploys: lambda:GetFunction, CreateFunction, UpdateFunctionCode,
 UpdateFunctionConfiguration, TagResource, UntagResource, ListEventSourceMappings,
-CreateEventSourceMapping, UpdateEventSourceMapping; iam:PassRole on the role of mailer.yml;
-sqs:GetQueueAttributes on the queue.
+CreateEventSourceMapping, UpdateEventSourceMapping, PutFunctionRecursionConfig; iam:PassRole on the
+role of mailer.yml; sqs:GetQueueAttributes on the queue.
 https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
 """
 
@@ -101,6 +101,12 @@ def deploy(config: dict, session, templates: Path | None = None) -> int:
         archive(config, templates or HERE / "templates"),
     )
     LambdaManager(lambda: session).publish(function)
+    # The function puts messages back on the queue that feeds it (queue.py). After some 16 rounds
+    # Lambda would take that for a mistake and stop it: after four hours of four days.
+    # https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
+    session.client("lambda").put_function_recursion_config(
+        FunctionName=function.name, RecursiveLoop="Allow"
+    )
     log.info("deployed: %s, fed by %s", function.name, queue["QueueArn"])
     return 0
 

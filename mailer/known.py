@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from email.utils import parseaddr
 
 KEY = "recipients"
+SAMPLES = "sample_emails"
 # One plain address: without `?`, which an encoded word in a header needs, and without `*`, which
 # somebody may take for "all".
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'+/=^_`{|}~-]{1,64}@([A-Za-z0-9-]+\.)+[A-Za-z0-9-]{2,63}")
@@ -17,14 +18,16 @@ TARGET = re.compile(r"([a-z]+://|arn:)\S+")
 
 
 class Known:
-    """The addresses of `account_emails`, and what `recipients` of mailer.yml lists: addresses, all
-    addresses of a domain (`@example.com`, not of those below it), other targets as they stand in a
-    policy's `to`. Without `recipients`: the domain of `from_address`, since that one is ours."""
+    """The addresses of `account_emails` and `sample_emails`, and what `recipients` of mailer.yml
+    lists: addresses, all addresses of a domain (`@example.com`, not of those below it), other
+    targets as they stand in a policy's `to`. Without `recipients`: the domain of `from_address`,
+    since that one is ours."""
 
     def __init__(self, config: dict):
         sender = parseaddr(config.get("from_address", ""))[1]
         self._listed = set(config.get(KEY, ["@" + sender.rpartition("@")[2]]))
         emails = [email for all_ in config.get("account_emails", {}).values() for email in all_]
+        emails += config.get(SAMPLES, [])
         self._emails = {name.lower() for name in (*self._listed, *emails)}
 
     def address(self, address: str) -> bool:

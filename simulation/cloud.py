@@ -36,11 +36,12 @@ from werkzeug.serving import make_server
 from . import direct
 from .calls import Call, CallLog
 from .ec2 import corrected_ec2
-from .eventbridge import delivering_to_lambda
+from .eventbridge import Undelivered, delivering_to_lambda
 from .guardduty import findings_by_api
 from .iam import corrected_iam
+from .lambda_api import corrected_lambda
 from .lambda_runtime import Launcher
-from .lambda_service import Invocation, LambdaService, kept_dead_letter_config
+from .lambda_service import Invocation, LambdaService
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
@@ -92,8 +93,8 @@ class Cloud:
     What it offers beside its methods:
 
     endpoint: the URL of the server. call_log: see `calls.CallLog`. functions: see
-    `lambda_service.LambdaService`. undelivered: (rule name, function name) of each event that
-    EventBridge was not allowed to deliver. folder: a temporary folder that lasts as long.
+    `lambda_service.LambdaService`. undelivered: see `eventbridge.Undelivered`. folder: a temporary
+    folder that lasts as long.
     """
 
     running: "Cloud | None" = None
@@ -107,7 +108,7 @@ class Cloud:
             raise RuntimeError("moto's state belongs to the process: only one Cloud at a time")
         Cloud.running = self
         self.call_log = CallLog()
-        self.undelivered: list[tuple[str, str]] = []
+        self.undelivered: list[Undelivered] = []
         self._credentials: dict[tuple[str, str, str], dict[str, str]] = {}
         self._clients: dict[tuple[str, str, str, str], object] = {}
         with contextlib.ExitStack() as stack:
@@ -125,7 +126,7 @@ class Cloud:
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
             stack.enter_context(findings_by_api())
-            stack.enter_context(kept_dead_letter_config())
+            stack.enter_context(corrected_lambda())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
@@ -138,10 +139,7 @@ class Cloud:
             stack.callback(self.functions.close)
             stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))
             stack.enter_context(
-                delivering_to_lambda(
-                    self.functions.invoke_later,
-                    lambda rule, function: self.undelivered.append((rule.name, function)),
-                )
+                delivering_to_lambda(self.functions.invoke_later, self.undelivered.append)
             )
             self._stack = stack.pop_all()
         return self
@@ -158,6 +156,7 @@ class Cloud:
         self.wait_idle()
         self.functions.discard_warm()
         self.functions.invocations.clear()
+        self.functions.throttled.clear()
         self.call_log.clear()
         self.undelivered.clear()
         self._credentials.clear()

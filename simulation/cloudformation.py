@@ -2,11 +2,16 @@
 
 moto finds resource types among the subclasses of CloudFormationModel, so defining them is enough.
 They are created only: changing or deleting such a stack is not simulated.
+
+`expanded` does what CloudFormation's transform AWS::LanguageExtensions does, which moto ignores.
 """
 
 import json
+import re
 
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
+from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
@@ -88,3 +93,100 @@ class QueuePolicy(CloudFormationModel):
             queue = url.rpartition("/")[2]
             sqs_backends[account_id][region_name].set_queue_attributes(queue, {"Policy": policy})
         return cls(resource_name)
+
+
+class Alarm(CloudFormationModel):
+    """AWS::CloudWatch::Alarm on one metric."""
+
+    NUMBERS = {
+        "Period": int,
+        "EvaluationPeriods": int,
+        "DatapointsToAlarm": int,
+        "Threshold": float,
+    }
+    # property -> argument of moto's put_metric_alarm
+    ARGUMENTS = {
+        name: re.sub(r"(?<!^)(?=[A-Z])", "_", name.removeprefix("Alarm")).lower()
+        for name in (
+            *("AlarmName", "AlarmDescription", "Namespace", "MetricName", "Dimensions"),
+            *("Statistic", *NUMBERS, "ComparisonOperator", "TreatMissingData"),
+        )
+    } | {"AlarmActions": "alarm_actions"}
+
+    def __init__(self, name: str):
+        self.physical_resource_id = name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return "AlarmName"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::CloudWatch::Alarm"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
+    ):
+        properties = cloudformation_json["Properties"]
+        unknown = set(properties) - set(cls.ARGUMENTS)
+        if unknown:
+            raise NotImplementedError(f"AWS::CloudWatch::Alarm: {sorted(unknown)}")
+        cloudwatch_backends[account_id][region_name].put_metric_alarm(
+            **{
+                cls.ARGUMENTS[name]: cls.NUMBERS.get(name, lambda given: given)(value)
+                for name, value in properties.items()
+            }
+        )
+        return cls(properties["AlarmName"])
+
+
+class Schedule(CloudFormationModel):
+    """AWS::Scheduler::Schedule in the default group. moto runs no schedule."""
+
+    def __init__(self, name: str):
+        self.physical_resource_id = name
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return "Name"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::Scheduler::Schedule"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
+    ):
+        properties = dict(cloudformation_json["Properties"])
+        scheduler_backends[account_id][region_name].create_schedule(
+            name=properties.pop("Name"),
+            description=properties.pop("Description"),
+            schedule_expression=properties.pop("ScheduleExpression"),
+            flexible_time_window=properties.pop("FlexibleTimeWindow"),
+            target=properties.pop("Target"),
+            state="ENABLED",
+            **dict.fromkeys(
+                ("group_name", "kms_key_arn", "schedule_expression_timezone", "start_date")
+                + ("end_date", "action_after_completion")
+            ),
+        )
+        if properties:
+            raise NotImplementedError(f"AWS::Scheduler::Schedule: {sorted(properties)}")
+        return cls(cloudformation_json["Properties"]["Name"])
+
+
+def expanded(template: str) -> str:
+    """A template with its loops (Fn::ForEach) written out, by cfn-lint's own transform; any other
+    as it is. A loop over a parameter takes the parameter's default."""
+    if "AWS::LanguageExtensions" not in template:
+        return template
+    # Not at the top: it takes more than a second.
+    from cfnlint.decode import cfn_yaml
+    from cfnlint.template import Template
+
+    decoded = Template("template", cfn_yaml.loads(template), ["us-east-1"])
+    if problems := decoded.transform():
+        raise ValueError(f"AWS::LanguageExtensions: {problems}")
+    return json.dumps(decoded.template)

@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import simulation.cloudformation  # noqa: F401  registers resource types with moto
-
 from . import tools
 from .cloud import Cloud
+from .cloudformation import expanded  # its import registers resource types with moto
 
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
@@ -37,7 +36,7 @@ def stack(
     name = name or Path(template).stem
     cloudformation.create_stack(
         StackName=name,
-        TemplateBody=(INFRA / template).read_text(),
+        TemplateBody=expanded((INFRA / template).read_text()),
         Parameters=[
             {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
         ],
@@ -50,8 +49,20 @@ def stack(
 
 
 def mailer_stack(cloud: Cloud, account_id: str, region: str) -> dict[str, str]:
-    """The central mail queue; its outputs MailQueueUrl and MailQueueArn."""
-    return stack(cloud, "mailer.yml", account_id, region, "guardduty-response-mailer")
+    """The central mail queue, with its alarms; its outputs MailQueueUrl and MailQueueArn."""
+    parameters = {"AlarmTopicArn": alarm_topic(account_id, region)}
+    return stack(cloud, "mailer.yml", account_id, region, "guardduty-response-mailer", **parameters)
+
+
+def alarm_stack(cloud: Cloud, account_id: str, region: str) -> None:
+    """The alarms of what is deployed to an account and region."""
+    parameters = {"AlarmTopicArn": alarm_topic(account_id, region)}
+    stack(cloud, "alarms.yml", account_id, region, "guardduty-response-alarms", **parameters)
+
+
+def alarm_topic(account_id: str, region: str) -> str:
+    """Where alarms go. Nobody listens there, see `alarms.ringing`."""
+    return f"arn:aws:sns:{region}:{account_id}:security-alarms"
 
 
 def account_stack(cloud: Cloud, account_id: str, region: str, mail_queue_arn: str) -> None:

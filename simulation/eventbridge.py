@@ -4,15 +4,44 @@ moto matches events and rules but delivers to SQS, log groups and other buses on
 target it raises. Its events carry `time` as a number and an `ingestion-time`, and a disabled rule
 gets them too. A Lambda target here gets the event as EventBridge delivers it. Unlike EventBridge,
 `PutEvents` takes events whose source begins with `aws.`: only AWS itself may send those for real.
+
+An event that cannot be delivered goes to the dead-letter queue of the target, if that has one and
+the queue's policy lets the rule send. What keeps it from being delivered here, a function that is
+gone or may not be invoked, EventBridge does not try again either; its retries of throttled and
+failing calls to Lambda are not simulated, since Lambda takes asynchronous invocations always.
+https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
 """
 
 import contextlib
 import copy
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
-from moto.awslambda.models import lambda_backends
+from moto.awslambda.models import LambdaFunction, lambda_backends
 from moto.events.models import Rule
+from moto.sqs.models import sqs_backends
+
+
+@dataclass
+class Undelivered:
+    """An event that EventBridge could not give to a function.
+
+    error_code: EventBridge's. dead_letter: the ARN of the queue that took the event, or None.
+    refused: why the target's queue did not take it, or None.
+    """
+
+    rule: str
+    function_name: str
+    account_id: str
+    region: str
+    event: dict
+    error_code: str
+    dead_letter: str | None = None
+    refused: str | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 def as_delivered(event: dict) -> dict:
@@ -25,16 +54,27 @@ def as_delivered(event: dict) -> dict:
     return event
 
 
-def may_invoke(rule: Rule, function_name: str) -> bool:
-    """Whether the function's resource policy lets EventBridge invoke it for this rule."""
+def why_not(rule: Rule, function_name: str) -> str | None:
+    """EventBridge's error code when it cannot invoke the function for this rule, else None."""
     for function in lambda_backends[rule.account_id][rule.region_name].list_functions():
         if function.function_name == function_name:
-            return any(
-                statement.get("Principal", {}).get("Service") == "events.amazonaws.com"
-                and _source_arn(statement) in (None, rule.arn)
-                for statement in function.policy.statements
-            )
-    return False
+            return None if _may_invoke(rule, function) else "NO_PERMISSIONS"
+    return "NO_RESOURCE"
+
+
+def _may_invoke(rule: Rule, function: LambdaFunction) -> bool:
+    return any(_allows(statement, rule) for statement in function.policy.statements)
+
+
+def _allows(statement: dict, rule: Rule) -> bool:
+    """Whether a statement of a resource's policy lets EventBridge in for this rule."""
+    principal = statement.get("Principal", {})
+    return (
+        statement.get("Effect", "Allow") == "Allow"
+        and isinstance(principal, dict)
+        and principal.get("Service") == "events.amazonaws.com"
+        and fnmatchcase(rule.arn, _source_arn(statement) or "*")
+    )
 
 
 def _source_arn(statement: dict) -> str | None:
@@ -45,14 +85,44 @@ def _source_arn(statement: dict) -> str | None:
     return None
 
 
+def bury(rule: Rule, target: dict, undelivered: Undelivered) -> None:
+    """Send an event to the dead-letter queue of a target, as EventBridge does, and note what came
+    of it."""
+    arn = target.get("DeadLetterConfig", {}).get("Arn")
+    if not arn:
+        return
+    _, _, _, region, account_id, name = arn.split(":")
+    queue = sqs_backends[account_id][region].queues.get(name)
+    if queue is None:
+        undelivered.refused = "the queue does not exist"
+        return
+    policy = json.loads(queue.policy or "{}")
+    if not any(_allows(statement, rule) for statement in policy.get("Statement", [])):
+        undelivered.refused = "the queue's policy does not allow it"
+        return
+    attributes = {
+        "RULE_ARN": rule.arn,
+        "TARGET_ARN": target["Arn"],
+        "ERROR_CODE": undelivered.error_code,
+        "RETRY_ATTEMPTS": "0",
+    }
+    sqs_backends[account_id][region].send_message(
+        name,
+        json.dumps(undelivered.event),
+        message_attributes={
+            key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()
+        },
+    )
+    undelivered.dead_letter = arn
+
+
 @contextlib.contextmanager
 def delivering_to_lambda(
-    invoke_later: Callable, failed: Callable[[Rule, str], object]
+    invoke_later: Callable, failed: Callable[[Undelivered], object]
 ) -> Iterator[None]:
     """Give the events of matching rules to `invoke_later(function_name, event, account, region)`.
 
-    A target that EventBridge may not invoke, or that does not exist, is given to `failed(rule,
-    function_name)`; EventBridge counts it as FailedInvocations and tells nobody.
+    What EventBridge cannot deliver is given to `failed(undelivered)`.
     """
     send = Rule.send_to_targets
 
@@ -65,12 +135,14 @@ def delivering_to_lambda(
                 continue
             if {"Input", "InputPath", "InputTransformer"} & set(target):
                 raise NotImplementedError(f"{rule.name}: the input of a Lambda target is changed")
-            function_name = target["Arn"].split(":")[6]
-            if may_invoke(rule, function_name):
-                event = as_delivered(original_event)
-                invoke_later(function_name, event, rule.account_id, rule.region_name)
+            name, where = target["Arn"].split(":")[6], (rule.account_id, rule.region_name)
+            event = as_delivered(original_event)
+            if code := why_not(rule, name):
+                undelivered = Undelivered(rule.name, name, *where, event, code)
+                bury(rule, target, undelivered)
+                failed(undelivered)
             else:
-                failed(rule, function_name)
+                invoke_later(name, event, *where)
         others = copy.copy(rule)
         others.targets = [target for target in rule.targets if ":lambda:" not in target["Arn"]]
         send(others, original_event, transform_input)

@@ -2,17 +2,18 @@
 
 moto keeps functions but needs Docker to run them. Here they are run by `lambda_runtime`, from the
 archive and the configuration that moto was given. Where this differs from Lambda: the two retries
-come at once (Lambda waits one minute, then two), there is no throttling and no event age limit.
+come at once (Lambda waits one minute, then two), there is no event age limit, and of reserved
+concurrency only 0 counts, which throttles all: an asynchronous event then goes to the dead-letter
+queue without a try.
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
 """
 
-import contextlib
 import json
 import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,6 +57,26 @@ class Invocation:
     dead_letter: str | None = None
 
 
+@dataclass
+class Throttled:
+    """An event for which no try was made, since the function's reserved concurrency is 0.
+
+    asynchronous: whether Lambda had taken the event. dead_letter: then as in `Invocation`.
+    """
+
+    function_name: str
+    account_id: str
+    region: str
+    event: object
+    asynchronous: bool
+    dead_letter: str | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+class TooManyRequests(Exception):
+    """What a synchronous invocation is answered when it is throttled."""
+
+
 class LambdaService:
     """Runs the functions that moto holds, of all accounts and regions.
 
@@ -66,6 +87,7 @@ class LambdaService:
 
     def __init__(self, environment: Callable, client: Callable, folder: Path, launcher: Launcher):
         self.invocations: list[Invocation] = []
+        self.throttled: list[Throttled] = []
         self._environment = environment
         self._client = client
         self._folder = folder
@@ -86,8 +108,14 @@ class LambdaService:
         return lambda: self._subscribers.remove(callback)
 
     def invoke(self, function_name: str, event: object, account_id: str, region: str) -> Invocation:
-        """Run a function once and wait, as a synchronous invocation does: no retry."""
+        """Run a function once and wait, as a synchronous invocation does: no retry.
+
+        TooManyRequests when its reserved concurrency is 0.
+        """
         config = self._config(function_name, account_id, region)
+        if _may_not_run(config):
+            self.throttled.append(Throttled(function_name, account_id, region, event, False))
+            raise TooManyRequests(f"{function_name}: Rate exceeded")
         return self._attempt(config, event, str(uuid.uuid4()), attempt=1)
 
     def invoke_later(self, function_name: str, event: object, account_id: str, region: str) -> None:
@@ -140,6 +168,11 @@ class LambdaService:
         try:
             for attempt in range(1, RETRIES + 2):
                 config = self._config(function_name, account_id, region)
+                if _may_not_run(config):
+                    dead_letter = self._bury(config, event, request_id, 429, "Rate exceeded")
+                    where = function_name, account_id, region
+                    self.throttled.append(Throttled(*where, event, True, dead_letter))
+                    return
                 last = attempt == RETRIES + 1
                 invocation = self._attempt(config, event, request_id, attempt, last)
                 if invocation.error is None or self._closed:
@@ -184,7 +217,8 @@ class LambdaService:
             at=began,
         )
         if outcome.error and last:
-            invocation.dead_letter = self._bury(config, invocation)
+            message = outcome.error["errorMessage"]
+            invocation.dead_letter = self._bury(config, event, request_id, 200, message)
         with self._changed:
             self.invocations.append(invocation)
         for subscriber in list(self._subscribers):
@@ -241,7 +275,9 @@ class LambdaService:
             dead_letter_arn=getattr(function, "dead_letter_config", {}).get("TargetArn"),
         )
 
-    def _bury(self, config: FunctionConfig, invocation: Invocation) -> str:
+    def _bury(
+        self, config: FunctionConfig, event: object, request_id: str, code: int, message: str
+    ) -> str:
         """Send the event to the function's dead-letter queue, with the function's role."""
         target = config.dead_letter_arn
         if not target:
@@ -250,14 +286,14 @@ class LambdaService:
             return f"{target} is not an SQS queue"
         sqs = self._client("sqs", config.account_id, config.region, config.role)
         attributes = {
-            "RequestID": ("String", invocation.request_id),
-            "ErrorCode": ("Number", "200"),
-            "ErrorMessage": ("String", invocation.error["errorMessage"][:1024] or "-"),
+            "RequestID": ("String", request_id),
+            "ErrorCode": ("Number", str(code)),
+            "ErrorMessage": ("String", message[:1024] or "-"),
         }
         try:
             sqs.send_message(
                 QueueUrl=sqs.get_queue_url(QueueName=target.rpartition(":")[2])["QueueUrl"],
-                MessageBody=json.dumps(invocation.event),
+                MessageBody=json.dumps(event),
                 MessageAttributes={
                     name: {"DataType": kind, "StringValue": value}
                     for name, (kind, value) in attributes.items()
@@ -268,6 +304,11 @@ class LambdaService:
         return target
 
 
+def _may_not_run(config: FunctionConfig) -> bool:
+    function = _function(config.name, config.account_id, config.region)
+    return function.reserved_concurrency == 0
+
+
 def _function(name: str, account_id: str, region: str) -> LambdaFunction:
     """moto's function, or LookupError."""
     functions = lambda_backends[account_id][region].list_functions()
@@ -276,38 +317,3 @@ def _function(name: str, account_id: str, region: str) -> LambdaFunction:
             return function
     names = ", ".join(sorted(function.function_name for function in functions)) or "none"
     raise LookupError(f"no function {name} in {account_id} {region}; there are: {names}")
-
-
-@contextlib.contextmanager
-def kept_dead_letter_config() -> Iterator[None]:
-    """Have moto keep `DeadLetterConfig`, which it takes and forgets."""
-    create, update, show = (
-        LambdaFunction.__init__,
-        LambdaFunction.update_configuration,
-        LambdaFunction.get_configuration,
-    )
-
-    def __init__(self, account_id, spec, *args, **kwargs):
-        create(self, account_id, spec, *args, **kwargs)
-        self.dead_letter_config = spec.get("DeadLetterConfig") or {}
-
-    def update_configuration(self, config_updates):
-        if "DeadLetterConfig" in config_updates:
-            self.dead_letter_config = config_updates["DeadLetterConfig"] or {}
-        return update(self, config_updates)
-
-    def get_configuration(self, *args, **kwargs):
-        configuration = show(self, *args, **kwargs)
-        if self.dead_letter_config:
-            configuration["DeadLetterConfig"] = self.dead_letter_config
-        return configuration
-
-    LambdaFunction.__init__ = __init__
-    LambdaFunction.update_configuration = update_configuration
-    LambdaFunction.get_configuration = get_configuration
-    try:
-        yield
-    finally:
-        LambdaFunction.__init__ = create
-        LambdaFunction.update_configuration = update
-        LambdaFunction.get_configuration = show

@@ -51,7 +51,7 @@ class Mailer:
     """The mailer of one queue.
 
     account_id, region, queue_url: of the mail queue. config: a mailer.yml, see `settings`.
-    templates: the folder of the templates, by default the pack's.
+    templates: the folder of the templates, by default the pack's. changes: of mailer.yml.
     """
 
     def __init__(
@@ -63,12 +63,13 @@ class Mailer:
         queue_url: str,
         config: Path = CONFIG,
         templates: Path | None = None,
+        **changes,
     ):
         self._cloud = cloud
         self._where = account_id, region
         self._templates = templates
         self._lock = threading.Lock()
-        self.config_file = settings(cloud, sink, region, queue_url, config)
+        self.config_file = settings(cloud, sink, region, queue_url, config, **changes)
         session = cloud.session(account_id, region)
         loaded = configuration.load(self.config_file)
         courier = configuration.courier(loaded, session, Secrets(session), templates)

@@ -63,9 +63,11 @@ def _feed(mapping: EventSourceMapping, queue, invoke: Callable, client: Callable
         if backend.get_event_source_mapping(mapping.uuid) is not mapping:
             return
         queue.wait_for_messages(INTERVAL)
-        if not mapping.enabled or not queue.messages:
-            continue
-        function = backend.get_function(mapping.function_arn)
+        name = mapping.function_arn.split(":")[6]
+        functions = [one for one in backend.list_functions() if one.function_name == name]
+        if not mapping.enabled or not queue.messages or not functions:
+            continue  # without its function a mapping does nothing
+        (function,) = functions
         sqs = client("sqs", account_id, region, function.role)
         try:
             messages = sqs.receive_message(

@@ -41,6 +41,11 @@ def test_the_policies_are_deployed_to_each_account(organization, account):
     assert names == FUNCTIONS
     for function in functions["Functions"]:
         assert function["Role"] == f"arn:aws:iam::{account['account_id']}:role/guardduty-response"
+    events = organization.client("events", account["account_id"], REGION)
+    for name in names:
+        (target,) = events.list_targets_by_rule(Rule=name)["Targets"]
+        queue = f"arn:aws:sqs:{REGION}:{account['account_id']}:guardduty-response-dlq"
+        assert target["DeadLetterConfig"] == {"Arn": queue}
 
 
 def test_a_finding_of_the_second_account_isolates_there_only(organization):

@@ -30,10 +30,11 @@ def test_the_examples_in_the_shipped_file_are_good():
     text = (ROOT / "mailer" / "mailer.yml").read_text()
     begin = text.index("# smtp_username")
     examples = [line.removeprefix("# ") for line in text[begin:].splitlines()]
-    keys = ("smtp_", "slack_", "splunk_", "response_", "recipients", "  -", "    auth")
+    keys = ("smtp_", "slack_", "splunk_", "response_", "recipients", "sample_", "  -", "    auth")
     shown = yaml.safe_load("\n".join(line for line in examples if line.startswith(keys)))
     assert set(shown) == {"smtp_username", "smtp_password", "slack_token", "splunk_hec_url",
-                          "splunk_hec_token", "recipients", "response_records"}  # fmt: skip
+                          "splunk_hec_token", "recipients", "sample_emails",
+                          "response_records"}  # fmt: skip
     assert check(GOOD | {"smtp_server": "x"} | shown) == []
 
 
@@ -57,6 +58,9 @@ def test_the_examples_in_the_shipped_file_are_good():
         ({"recipients": ["a@b.example", "example.com"]}, "recipients.1: must be an address, a dom"),
         ({"recipients": ["*@example.com"]}, "recipients.0: must be an address"),
         ({"recipients": [5]}, "recipients.0: must be an address"),
+        ({"sample_emails": []}, "sample_emails: must be a list of at least one address"),
+        ({"sample_emails": "a@b.example"}, "sample_emails: must be a list of at least one address"),
+        ({"sample_emails": ["a@b.example", "x"]}, "sample_emails: 'x' is not an e-mail address"),
         ({"smtp_username": "x"}, "smtp_password: missing beside smtp_username"),
         ({"smtp_password": CIPHERTEXT}, "smtp_username: missing beside smtp_password"),
         ({"smtp_username": "x", "smtp_password": "pa55word"}, "smtp_password: must be env:NAME"),

@@ -12,6 +12,7 @@ from moto.awslambda.models import lambda_backends
 from mailer.__main__ import main
 from mailer.deploy import archive
 from simulation import deploy
+from simulation.alarms import ringing
 from simulation.calls import ApiError
 from simulation.mail import deploy_mailer
 from simulation.smtp import MailSink
@@ -125,6 +126,8 @@ def test_the_function_is_as_infra_and_lambda_want_it(function, stack, cloud):
     (mapping,) = function.list_event_source_mappings(FunctionName=NAME)["EventSourceMappings"]
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert mapping["ScalingConfig"] == {"MaximumConcurrency": 2}
+    loop = function.get_function_recursion_config(FunctionName=NAME)
+    assert loop["RecursiveLoop"] == "Allow", "Lambda would stop what waits for a mail server"
     sqs = cloud.client("sqs", ACCOUNT, REGION)
     queue = sqs.get_queue_attributes(QueueUrl=stack["MailQueueUrl"], AttributeNames=["All"])
     assert int(queue["Attributes"]["VisibilityTimeout"]) >= 6 * config["Timeout"]
@@ -198,7 +201,7 @@ def test_what_the_role_needs_is_what_it_may(fed, server, cloud, stack):
 
 def test_the_optional_parts_of_the_stack(cloud):
     arn = f"arn:aws:sns:eu-west-1:{ACCOUNT}:x"
-    names = ("SesIdentityArn", "SecretArn", "KmsKeyArn", "TopicArn")  # moto has no alarms
+    names = ("SesIdentityArn", "SecretArn", "KmsKeyArn", "TopicArn")
     parameters = dict.fromkeys(names, arn)
     deploy.stack(cloud, "mailer.yml", OTHER, REGION, "full", **parameters)
     policies = cloud.client("iam", OTHER, REGION).list_role_policies(RoleName=NAME)
@@ -234,7 +237,7 @@ def test_a_function_that_dies_repeats_one_message_not_its_batch(fed, server, clo
 
 
 def test_the_functions_log_hides_the_password(cloud, stack, function, post):
-    """The last test here: it deploys the function anew, with a login that is refused."""
+    """The last test but one: it deploys the function anew, with a login that is refused."""
     password = "s3cret-of-the-mail-server"
     manager = cloud.client("secretsmanager", ACCOUNT, REGION)
     manager.create_secret(Name="smtp", SecretString=password)
@@ -247,3 +250,16 @@ def test_the_functions_log_hides_the_password(cloud, stack, function, post):
     assert invocation.result == {"batchItemFailures": [{"itemIdentifier": "1"}]}
     assert "535 (hidden) is wrong" in invocation.log
     assert password not in invocation.log
+
+
+def test_without_its_function_a_message_stays_on_the_queue_and_the_alarm_rings(
+    fed, function, server, cloud
+):
+    """The last test here: it removes the function."""
+    function.delete_function(FunctionName=NAME)
+    fed.empty()
+    fed.send(finding="later", template="finding.html")
+    late = ["guardduty-response-mail-late"]
+    assert ringing(cloud, ACCOUNT, REGION) == []
+    assert ringing(cloud, ACCOUNT, REGION, later=900) == late
+    assert fed.count() == (1, 0) and server.mails == []

@@ -205,3 +205,25 @@ def test_html_as_text():
 @pytest.mark.parametrize("html", ["", "<p>", "plain", "</td></tr><td>x", "<script>x</script>"])
 def test_html_that_is_not_well_formed(html):
     assert as_text(html).strip() in ("", "plain", "x")
+
+
+@pytest.mark.parametrize("samples", [None, ["heartbeat@partner.example"]])
+def test_samples_have_an_address_of_their_own(post, sink, samples):
+    """Whoever else would get it, by account, tag or `to`; what only looks like a sample does not
+    go there."""
+    tags = {"OwnerEmail": "owner@example.com"}
+    to = ["resource-owner", "account-emails", "on-call@example.com"]
+    usual = ["on-call@example.com", "owner@example.com", "security@example.com"]
+    for name, sample in (("sample", True), ("real", False), ("odd", "true"), ("none", None)):
+        message = post.message(finding=name, to=to, tags=tags, headline=f"[SAMPLE] {name}")
+        if sample is not None:
+            message["event"]["c7n:notice"]["sample"] = sample
+        post.send(post.pack(message))
+    post.loop(sink, sample_emails=samples).once()
+    got = {mail.subject.split()[-1]: sorted(mail.recipients) for mail in sink.wait_for(4)}
+    assert got == {
+        "sample": samples or usual,
+        "real": usual,
+        "odd": usual,
+        "none": usual,
+    }

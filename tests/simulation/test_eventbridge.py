@@ -67,7 +67,53 @@ def test_a_function_that_eventbridge_may_not_invoke_is_noted(cloud, make_functio
     cloud.put_event(event())
     cloud.wait_idle()
     assert cloud.invocations == []
-    assert cloud.undelivered == [("rule", "probe")]
+    (undelivered,) = cloud.undelivered
+    assert (undelivered.rule, undelivered.function_name) == ("rule", "probe")
+    assert (undelivered.error_code, undelivered.dead_letter) == ("NO_PERMISSIONS", None)
+
+
+def test_what_cannot_be_delivered_goes_to_the_queue_of_the_target(cloud, received):
+    sqs = cloud.client("sqs", ACCOUNT, REGION)
+    events = cloud.client("events", ACCOUNT, REGION)
+    (target,) = events.list_targets_by_rule(Rule="rule")["Targets"]
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:undelivered"
+    target["DeadLetterConfig"] = {"Arn": queue}
+    events.put_targets(Rule="rule", Targets=[target])
+    cloud.client("lambda", ACCOUNT, REGION).delete_function(FunctionName="probe")
+
+    assert received(event()) == []
+    url = sqs.create_queue(QueueName="undelivered")["QueueUrl"]
+    received(event())
+    allow(sqs, url, queue, "rule/another-*")
+    received(event())
+    allow(sqs, url, queue, "rule/ru*")
+    received(event())
+
+    reasons = [(one.error_code, one.refused, one.dead_letter) for one in cloud.undelivered]
+    assert reasons == [
+        ("NO_RESOURCE", "the queue does not exist", None),
+        ("NO_RESOURCE", "the queue's policy does not allow it", None),
+        ("NO_RESOURCE", "the queue's policy does not allow it", None),
+        ("NO_RESOURCE", None, queue),
+    ]
+    (message,) = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+    assert json.loads(message["Body"])["detail"] == event()["detail"]
+    attributes = {key: one["StringValue"] for key, one in message["MessageAttributes"].items()}
+    assert attributes["RULE_ARN"].endswith(":rule/rule")
+    assert attributes["TARGET_ARN"] == target["Arn"]
+    assert attributes["ERROR_CODE"] == "NO_RESOURCE"
+
+
+def allow(sqs, url, queue, source):
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue,
+        "Condition": {"ArnLike": {"aws:SourceArn": f"arn:aws:events:{REGION}:{ACCOUNT}:{source}"}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
 
 
 def test_other_targets_go_on_working(cloud, received):

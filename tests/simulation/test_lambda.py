@@ -8,6 +8,7 @@ from collections import defaultdict
 import pytest
 
 from simulation.cloud import Cloud
+from simulation.lambda_service import TooManyRequests
 from simulation.lambda_template import ForkedProcess, forking
 
 ACCOUNT, REGION, ROLE = "111122223333", "us-west-2", "function-role"
@@ -209,6 +210,33 @@ def test_two_retries_then_the_dead_letter_queue(cloud, make_function):
     assert attributes["ErrorMessage"]["StringValue"] == "no luck"
 
 
+@pytest.mark.parametrize("cloud", ["forked, wound time"], indirect=True)
+def test_no_concurrency_runs_nothing_and_keeps_the_event(cloud, make_function, invoke):
+    sqs = cloud.client("sqs", ACCOUNT, REGION)
+    queue = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead"
+    make_function("probe", {"main.py": ECHO}, DeadLetterConfig={"TargetArn": arn})
+    functions = cloud.client("lambda", ACCOUNT, REGION)
+    functions.put_function_concurrency(FunctionName="probe", ReservedConcurrentExecutions=0)
+    shown = functions.get_function(FunctionName="probe")
+    assert shown["Concurrency"] == {"ReservedConcurrentExecutions": 0}
+
+    cloud.functions.invoke_later("probe", {"a": 1}, ACCOUNT, REGION)
+    cloud.wait_idle()
+    with pytest.raises(TooManyRequests):
+        invoke("probe")
+
+    assert cloud.invocations == []
+    seen = [(one.asynchronous, one.dead_letter) for one in cloud.functions.throttled]
+    assert seen == [(True, arn), (False, None)]
+    (message,) = sqs.receive_message(QueueUrl=queue, MessageAttributeNames=["All"])["Messages"]
+    assert json.loads(message["Body"]) == {"a": 1}
+    assert message["MessageAttributes"]["ErrorCode"]["StringValue"] == "429"
+
+    functions.put_function_concurrency(FunctionName="probe", ReservedConcurrentExecutions=1)
+    assert invoke("probe", 7).result == 7
+
+
 def test_a_retry_that_succeeds_ends_it(cloud, make_function):
     source = """
 seen = []
@@ -248,6 +276,31 @@ def test_dead_letter_config_is_shown_and_changed(cloud, make_function):
     )
     shown = functions.get_function_configuration(FunctionName="probe")
     assert shown["DeadLetterConfig"] == {"TargetArn": "arn:2"}
+
+
+@pytest.mark.parametrize("cloud", ["forked, wound time"], indirect=True)
+def test_a_permission_is_given_once_and_the_recursion_configuration_is_kept(cloud, make_function):
+    make_function("probe", {"main.py": ECHO})
+    functions = cloud.client("lambda", ACCOUNT, REGION)
+    permission = {
+        "FunctionName": "probe",
+        "StatementId": "rule",
+        "Action": "lambda:InvokeFunction",
+        "Principal": "events.amazonaws.com",
+    }
+    functions.add_permission(**permission)
+    with pytest.raises(functions.exceptions.ResourceConflictException):
+        functions.add_permission(**permission)
+    functions.remove_permission(FunctionName="probe", StatementId="rule")
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.get_policy(FunctionName="probe")
+
+    name = {"FunctionName": "probe"}
+    assert functions.get_function_recursion_config(**name)["RecursiveLoop"] == "Terminate"
+    functions.put_function_recursion_config(**name, RecursiveLoop="Allow")
+    assert functions.get_function_recursion_config(**name)["RecursiveLoop"] == "Allow"
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.put_function_recursion_config(FunctionName="none", RecursiveLoop="Allow")
 
 
 @pytest.mark.parametrize("cloud", ["from nothing, real time"], indirect=True)

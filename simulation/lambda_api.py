@@ -1,0 +1,126 @@
+"""The API of Lambda: where moto 5.2.5 forgets or accepts what Lambda keeps or refuses.
+
+The rule is that of simulation/ec2.py: each correction says what moto does, what AWS does and the
+source. How functions run is the business of `lambda_service`.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from unittest import mock
+from urllib.parse import unquote
+
+from moto.awslambda.exceptions import LambdaClientError
+from moto.awslambda.models import LambdaFunction
+from moto.awslambda.policy import Policy
+from moto.awslambda.responses import LambdaResponse
+from moto.awslambda.urls import url_paths
+
+
+class ResourceConflict(LambdaClientError):
+    code = 409
+
+
+@contextlib.contextmanager
+def corrected_lambda() -> Iterator[None]:
+    """Apply the corrections until the end of the block."""
+    with kept_dead_letter_config(), zero_concurrency_is_shown(), permissions_are_given_once():
+        yield
+
+
+def zero_concurrency_is_shown():
+    """GetFunction shows a reserved concurrency of 0, which moto takes for none.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html
+    """
+    show = LambdaFunction.get_code
+
+    def get_code(self):
+        shown = show(self)
+        if self.reserved_concurrency == 0:
+            shown["Concurrency"] = {"ReservedConcurrentExecutions": 0}
+        return shown
+
+    return mock.patch.object(LambdaFunction, "get_code", get_code)
+
+
+def permissions_are_given_once():
+    """AddPermission is refused for a statement id that the policy has; moto adds a second one.
+
+    https://docs.aws.amazon.com/lambda/latest/api/API_AddPermission.html
+    """
+    add = Policy.add_statement
+
+    def add_statement(self, raw, qualifier=None):
+        name = json.loads(raw).get("StatementId")
+        if any(statement.get("Sid") == name for statement in self.statements):
+            raise ResourceConflict(
+                "ResourceConflictException",
+                f"The statement id ({name}) provided already exists. Please provide a new "
+                "statement id, or remove the existing statement.",
+            )
+        return add(self, raw, qualifier)
+
+    return mock.patch.object(Policy, "add_statement", add_statement)
+
+
+@contextlib.contextmanager
+def kept_dead_letter_config() -> Iterator[None]:
+    """Have moto keep `DeadLetterConfig`, which it takes and forgets."""
+    create, update, show = (
+        LambdaFunction.__init__,
+        LambdaFunction.update_configuration,
+        LambdaFunction.get_configuration,
+    )
+
+    def __init__(self, account_id, spec, *args, **kwargs):
+        create(self, account_id, spec, *args, **kwargs)
+        self.dead_letter_config = spec.get("DeadLetterConfig") or {}
+
+    def update_configuration(self, config_updates):
+        if "DeadLetterConfig" in config_updates:
+            self.dead_letter_config = config_updates["DeadLetterConfig"] or {}
+        return update(self, config_updates)
+
+    def get_configuration(self, *args, **kwargs):
+        configuration = show(self, *args, **kwargs)
+        if self.dead_letter_config:
+            configuration["DeadLetterConfig"] = self.dead_letter_config
+        return configuration
+
+    LambdaFunction.__init__ = __init__
+    LambdaFunction.update_configuration = update_configuration
+    LambdaFunction.get_configuration = get_configuration
+    try:
+        yield
+    finally:
+        LambdaFunction.__init__ = create
+        LambdaFunction.update_configuration = update
+        LambdaFunction.get_configuration = show
+
+
+# moto does not know the recursion configuration. It lists what it answers for once in a process,
+# so this is there from the import on.
+# https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionRecursionConfig.html
+
+
+def put_function_recursion_config(self):
+    function = _named(self)
+    function.recursive_loop = self._get_param("RecursiveLoop")
+    return 200, {}, json.dumps({"RecursiveLoop": function.recursive_loop})
+
+
+def get_function_recursion_config(self):
+    loop = getattr(_named(self), "recursive_loop", "Terminate")
+    return 200, {}, json.dumps({"RecursiveLoop": loop})
+
+
+def _named(response: LambdaResponse) -> LambdaFunction:
+    return response.backend.get_function(unquote(response.path.rsplit("/", 2)[-2]))
+
+
+LambdaResponse.put_function_recursion_config = put_function_recursion_config
+LambdaResponse.get_function_recursion_config = get_function_recursion_config
+url_paths[
+    r"{0}/(?P<api_version>[^/]+)/functions/(?P<function_name>[\w_:%-]+)/recursion-config$"
+] = LambdaResponse.dispatch
