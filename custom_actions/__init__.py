@@ -7,13 +7,7 @@ import os
 
 if "LAMBDA_TASK_ROOT" in os.environ:
     import custom_actions.time_zones  # noqa: F401 - first, see there
+else:
+    import custom_actions.by_hand  # noqa: F401 - a person's, who waits for no cold start
 
-from custom_actions import (  # noqa: F401
-    by_hand,
-    finding,
-    headline,
-    isolated,
-    notify,
-    response,
-    steps,
-)
+from custom_actions import finding, headline, isolated, notify, response, steps  # noqa: F401

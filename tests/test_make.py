@@ -106,6 +106,7 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
             ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "GROUPS=x'y"],
             "GROUPS is",
         ),
+        ([*RELEASE, "ARCHIVE=yes"], "ARCHIVE is 1"),
         ([*ISOLATE, "FINDING=x'y"], "FINDING=x'y is neither"),
         (ISOLATE, "is not in us-west-2"),
         (["revoke-sessions", f"REGION={REGION}"], "say FINDING=..."),

@@ -247,9 +247,8 @@ class BlockRemoteAddress(OfInstance, Step):
         """Decide which networks to deny, and say why others are not."""
         addresses = remote_addresses(run.event)
         if not addresses:
-            raise NothingToDo(
-                "The finding names no remote address: there is none to block.", "skipped"
-            )
+            named = "The finding names" if finding_type(run.event) else "There is no finding, so"
+            raise NothingToDo(f"{named} no remote address: there is none to block.", "skipped")
         if reason := self.not_the_intruder(run.event):
             named = ", ".join(f"{address!r:.50}" for address in addresses)
             raise NothingToDo(

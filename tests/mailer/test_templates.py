@@ -282,6 +282,8 @@ def test_scenario_says_what_where_and_what_next():
     assert reader.row("Remote address").startswith("203.0.113.7; country: Example")
     assert reader.row("Threat list") == "GuardDuty-Example-threat-list"
     assert "within 15 minutes, isolate the instance by hand" in reader.text
+    command = f"make isolate INSTANCE=i-0abc1234def567890 REGION=us-west-2 FINDING={FINDING_ID}"
+    assert command in reader.lines
     assert reader.links == [
         [
             "https://console.aws.amazon.com/guardduty/home?region=us-west-2"
@@ -470,6 +472,8 @@ def test_what_is_said_to_revoke_is_what_the_policies_take():
         if "revokes the role's stolen sessions" in finding_mail(event)[1].text:
             said.add(finding_type)
     assert said == pattern_types("iam-role-revoke-sessions")
+    command = f"make revoke-sessions REGION=us-west-2 FINDING={DENY_ID}"
+    assert command in finding_mail(event)[1].lines
     event = load("iam-user-malicious-ip-caller")
     assert pattern_types("opt-in/iam-user-deactivate-access-key") == {event["detail"]["type"]}
 
