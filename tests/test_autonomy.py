@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cloudtrail import api_call
-from conftest import ACCOUNT, REGION, Identities, Pack, Scene
+from cloudtrail import ACCOUNT, REGION, api_call
 
 from simulation import deploy
 
@@ -18,56 +17,49 @@ FILES = sorted(
 READS = ("Describe", "List", "Get", "AssumeRole", "Lookup")
 
 
-@pytest.fixture(scope="module")
-def deployed(cloud):
-    """The stacks, and a function to deploy every policy in a mode."""
-    mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
-
-    def all_policies(mode):
-        deploy.deploy(cloud, FILES, ACCOUNT, REGION, autonomy=mode)
-        return Pack(cloud, mailer["MailQueueUrl"])
-
-    return all_policies
+@pytest.fixture
+def account(cloud):
+    """Another account, in which nothing is deployed yet."""
+    name = "444455556666"
+    mailer = deploy.mailer_stack(cloud, name, REGION)
+    deploy.account_stack(cloud, name, REGION, mailer["MailQueueArn"])
+    return name
 
 
-def modes(cloud):
+def modes(cloud, account):
     """The modes of the functions, as their tags say it."""
-    functions = cloud.client("lambda", ACCOUNT, REGION)
+    functions = cloud.client("lambda", account, REGION)
     return {
         functions.get_function(FunctionName=f"custodian-{path.stem}")["Tags"]["forensic:autonomy"]
         for path in FILES
     }
 
 
-def test_a_first_deploy_observes_and_a_later_one_keeps_what_is_deployed(deployed, cloud):
-    deployed(None)
-    assert modes(cloud) == {"observe"}
-    deployed("ask")
-    assert modes(cloud) == {"ask"}
-    deployed(None)
-    assert modes(cloud) == {"ask"}
-
-
-def test_a_word_that_is_none_of_the_three_deploys_nothing(deployed, cloud):
-    deployed("observe")
+def test_a_first_deploy_observes_and_a_later_one_keeps_what_is_deployed(cloud, account):
+    deploy.deploy(cloud, FILES, account, REGION, autonomy=None)
+    assert modes(cloud, account) == {"observe"}
+    deploy.deploy(cloud, FILES, account, REGION, autonomy="ask")
+    assert modes(cloud, account) == {"ask"}
+    deploy.deploy(cloud, FILES, account, REGION, autonomy=None)
+    assert modes(cloud, account) == {"ask"}
 
     with pytest.raises(RuntimeError, match="autonomy 'contian' is none of observe, ask, contain"):
-        deployed("contian")
+        deploy.deploy(cloud, FILES, account, REGION, autonomy="contian")
 
-    assert modes(cloud) == {"observe"}
+    assert modes(cloud, account) == {"ask"}
 
 
 @pytest.mark.parametrize("mode", [pytest.param("observe", marks=pytest.mark.slow), "ask"])
-def test_no_policy_changes_anything_and_each_mail_says_the_mode(deployed, cloud, mode):
-    pack = deployed("contain")
-    pack.restore()
-    scene, identities = Scene(pack), Identities(pack)
+def test_no_policy_changes_anything_and_each_mail_says_the_mode(
+    pack, scene, identities, guarded, mode
+):
+    cloud = pack.cloud
+    deploy.deploy(cloud, FILES, ACCOUNT, REGION)
     isolated = scene.instance()
     pack.isolate(scene.finding(isolated))
     group = scene.forensic_group()
     role, (user, (key, _)) = identities.role(), identities.user()
-    deployed(mode)
+    deploy.deploy(cloud, FILES, ACCOUNT, REGION, autonomy=mode)
     pack.restore()
     rule = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     scene.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])

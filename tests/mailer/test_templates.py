@@ -646,7 +646,7 @@ def test_isolated_by_hand_without_a_finding_names_the_person_and_no_finding():
     name = "by-hand-20261125T221500Z"
     outcomes = [outcome()]
     detail = {"id": name, "accountId": "111122223333", "region": "us-west-2"}
-    line = remediation_headline(detail, "i-0abc1234def567890", outcomes, who)
+    line = remediation_headline(detail, "i-0abc1234def567890", outcomes, who=who)
     event = {"detail-type": "Response by hand", "region": "us-west-2", "detail": detail}
 
     subject, reader = remediation_mail(
