@@ -8,4 +8,12 @@ import os
 if "LAMBDA_TASK_ROOT" in os.environ:
     import custom_actions.time_zones  # noqa: F401 - first, see there
 
-from custom_actions import finding, headline, isolated, notify, response, steps  # noqa: F401
+from custom_actions import (  # noqa: F401
+    api_call,
+    finding,
+    headline,
+    isolated,
+    notify,
+    response,
+    steps,
+)
