@@ -30,7 +30,7 @@ SPELT = {
 
 @pytest.fixture(scope="module")
 def watched(pack, tmp_path_factory):
-    """The guard; beside it, without rules, one that only observes and one that knows a reservation."""
+    """The guard; without rules, one that only observes and one that knows a reservation."""
     (data,) = yaml.safe_load(GUARD.read_text())["policies"]
     observing = copy.deepcopy(data) | {"name": "observing"}
     observing["mode"]["execution-options"] = {"autonomy": "observe"}
