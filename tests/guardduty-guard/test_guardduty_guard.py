@@ -65,6 +65,14 @@ def test_a_misshapen_call_is_told_as_well(parameters):
     assert "called DeleteDetector" in line and "\n" not in line and "\r" not in line
 
 
+def test_a_call_by_a_service_of_aws_is_told_as_its():
+    identity = {"type": "AWSService", "invokedBy": "cloudformation.amazonaws.com"}
+
+    line = told(api_call("DeleteDetector", {}, service="guardduty", userIdentity=identity))
+
+    assert ": cloudformation.amazonaws.com called DeleteDetector" in line
+
+
 def test_it_changes_nothing_whatever_the_mode():
     names = [a if isinstance(a, str) else a["type"] for a in DATA["actions"]]
 
