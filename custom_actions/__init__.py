@@ -10,4 +10,12 @@ if "LAMBDA_TASK_ROOT" in os.environ:
 else:
     import custom_actions.by_hand  # noqa: F401 - a person's, who waits for no cold start
 
-from custom_actions import finding, headline, isolated, notify, response, steps  # noqa: F401
+from custom_actions import (  # noqa: F401
+    api_call,
+    finding,
+    headline,
+    isolated,
+    notify,
+    response,
+    steps,
+)

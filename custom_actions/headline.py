@@ -162,28 +162,40 @@ def credential_headline(finding, outcomes, command=None, who=None):
 def guard_headline(call, resource_id, outcomes, command=None):
     """`GuardDuty Guard | i-...: <who> called ... on what is isolated` and what became of it.
 
-    `call` is the `detail` of an API call as CloudTrail reports it; `command` as in
-    `remediation_headline`.
+    `call` is the `detail` of an API call as CloudTrail reports it. What it was about is in the
+    outcomes (`guarded`: `what`, and `about`, which may be an attacker's text), else the resource.
+    `command` as in `remediation_headline`.
     """
     identity = mapping(call, "userIdentity")
-    who = one_line(identity.get("arn") or identity.get("principalId") or "somebody", 200)
+    names = (identity.get(key) for key in ("arn", "principalId", "invokedBy"))
+    who = one_line(next(filter(None, names), "somebody"), 200)
+    guarded = {}
+    for outcome in outcomes:
+        guarded |= {k: v for k, v in (outcome.get("guarded") or {}).items() if v}
+    what = guarded.get("what", "what is isolated")
     failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
-    statuses = {o["status"] for o in outcomes}
+    left = [o for o in outcomes if o["status"] in ("planned", "exempt", "skipped")]
+    details = one_line("; ".join(dict.fromkeys(o["detail"] for o in left)), 400)
+    done = any(o["status"] == "done" for o in outcomes)
     if failures:
         result = f"It was NOT put right: {one_line(failures, 400)}"
-    elif statuses & {"planned", "exempt", "skipped"}:
-        details = "; ".join(o["detail"] for o in outcomes)
+    elif left and done:
+        result = f"Only a part was put right and read back. NOT put right: {details}"
+    elif left:
         do_it = f" To do it: {command}" if command else ""
-        result = f"NOTHING was put right: {one_line(details, 400)}{do_it}"
-    elif "done" in statuses:
+        result = f"NOTHING was put right: {details}{do_it}"
+    elif done:
         result = "It was put right and read back."
+    elif guarded:
+        result = "Nothing had to be put right."
     else:
         result = "The isolation holds, nothing had to be put right."
-    if "planned" in statuses:
-        resource_id = f"{undone(command)} | {resource_id}"
+    on = one_line(guarded.get("about") or resource_id, 140)
+    if any(o["status"] == "planned" for o in outcomes):
+        on = f"{undone(command)} | {on}"
     return one_line(
-        f"GuardDuty Guard | {resource_id}: {who} called {one_line(call.get('eventName'), 64)} "
-        f"on what is isolated. {result}"
+        f"GuardDuty Guard | {on}: {who} called {one_line(call.get('eventName'), 64)} on {what}. "
+        f"{result}"
     )
 
 

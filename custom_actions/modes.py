@@ -8,9 +8,11 @@ import functools
 
 from c7n.cwe import CloudWatchEvents
 from c7n.exceptions import ClientError, PolicyExecutionError
+from c7n.filters.core import BooleanGroupFilter, EventFilter
 from c7n.policy import CloudTrailMode, GuardDutyMode
+from c7n.utils import chunks
 
-from custom_actions import builtin, clients
+from custom_actions import builtin, clients, seal
 from custom_actions.finding import INSTANCE_ID, user_key
 from custom_actions.instance import including_managed
 from custom_actions.response import describe
@@ -81,11 +83,16 @@ class FindingMode(GuardDutyMode):
 
 
 class ApiCallMode(CloudTrailMode):
-    """Custodian's cloudtrail mode, for API calls on the network interfaces of instances.
+    """Custodian's cloudtrail mode, for API calls on instances and on what they are attached to.
 
-    The id that `mode.events` finds may be that of an interface: the resource is then the instance
-    that it is attached to. A resource that no longer exists is nothing to act on; any other error
-    is raised.
+    The ids that `mode.events` finds may be those of interfaces: the resource is then the instance
+    that one is attached to. Or those of network ACLs: then the instances in its subnets that have a
+    seal (custom_actions/seal.py). Ids of anything else, which one call can name beside them, are
+    left out. A resource that no longer exists is nothing to act on; any other error is raised.
+
+    What the policy's filters ask of the event alone (`event`, also inside `and`, `or`, `not`) is
+    decided before anything is asked of AWS: a rule cannot tell the tags of the pack from others, or
+    its functions, and an account makes many such calls.
     """
 
     @staticmethod
@@ -103,6 +110,8 @@ class ApiCallMode(CloudTrailMode):
         return missing
 
     def resolve_resources(self, event):
+        if not self.is_meant(event):
+            return []
         ids = CloudWatchEvents.get_ids(event, self.policy.data["mode"])
         manager = self.policy.resource_manager
         try:
@@ -121,16 +130,61 @@ class ApiCallMode(CloudTrailMode):
         builtin.hold(self.policy.resource_manager)
         return super().run_resource_set(event, resources)
 
+    def is_meant(self, event):
+        """Whether the filters that ask the event alone let it pass, for whatever resource."""
+        manager = self.policy.resource_manager
+        probe = [{manager.resource_type.id: "any"}]
+        return all(f.process(probe, event) for f in manager.filters if asks_event_alone(f))
+
     def instances(self, ids):
-        """Instance ids, those of interfaces replaced by that of their instance."""
-        interfaces = [i for i in ids if i.startswith("eni-")]
-        found = [i for i in ids if not i.startswith("eni-")]
-        if interfaces:
-            ec2 = clients.client(self.policy.resource_manager.session_factory, "ec2")
-            shown = ec2.describe_network_interfaces(NetworkInterfaceIds=interfaces)
+        """The instances that are meant by ids of instances, interfaces and network ACLs."""
+        ec2 = clients.client(self.policy.resource_manager.session_factory, "ec2")
+        of = {kind: [i for i in ids if str(i).startswith(kind)] for kind in ("i-", "eni-", "acl-")}
+        found = of["i-"]
+        if len(ids) > 1:
+            # One call can name a thousand, some of them gone by now, and EC2 refuses a list with
+            # one that is gone: ask by filters, which take 200 values.
+            found = [instance["InstanceId"] for instance in self.known(ec2, found)]
+        for some in chunks(of["eni-"], 200):
+            shown = ec2.describe_network_interfaces(
+                Filters=[{"Name": "network-interface-id", "Values": some}],
+                **including_managed(ec2, "DescribeNetworkInterfaces"),
+            )
             attachments = [i.get("Attachment", {}) for i in shown["NetworkInterfaces"]]
             found += [a["InstanceId"] for a in attachments if "InstanceId" in a]
-        return found
+        if of["acl-"]:
+            found += self.sealed_behind(ec2, of["acl-"])
+        return list(dict.fromkeys(found))
+
+    def sealed_behind(self, ec2, acl_ids):
+        """The instances with a seal that have an interface in a subnet of these ACLs."""
+        acls = ec2.describe_network_acls(Filters=[{"Name": "network-acl-id", "Values": acl_ids}])
+        subnets = {a["SubnetId"] for acl in acls["NetworkAcls"] for a in acl["Associations"]}
+        if not subnets:
+            return []
+        sealed = seal.instances_in(ec2, {acl["VpcId"] for acl in acls["NetworkAcls"]})
+        return [
+            instance["InstanceId"]
+            for instance in self.known(ec2, sealed)
+            if subnets & {i["SubnetId"] for i in instance["NetworkInterfaces"]}
+        ]
+
+    def known(self, ec2, ids):
+        """Those of the instances that EC2 still knows, as it shows them."""
+        for some in chunks(ids, 200):
+            pages = ec2.get_paginator("describe_instances").paginate(
+                Filters=[{"Name": "instance-id", "Values": some}],
+                **including_managed(ec2, "DescribeInstances"),
+            )
+            for reservation in (r for page in pages for r in page["Reservations"]):
+                yield from reservation["Instances"]
+
+
+def asks_event_alone(element):
+    """Whether a filter, or a block of filters, looks at the event and at no resource."""
+    if isinstance(element, BooleanGroupFilter):
+        return all(map(asks_event_alone, element.filters))
+    return isinstance(element, EventFilter)
 
 
 def described(manager, ids):

@@ -366,6 +366,62 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
         self.client("iam").tag_user(UserName=user["UserName"], Tags=tags)
 
 
+class NotifyCall(NotifyOnce):
+    """Custodian's `notify` at the end of a guard of the account, which has no resource to write to.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: guardduty-off
+            resource: account
+            mode:
+              type: cloudtrail
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+              events:
+                - source: guardduty.amazonaws.com
+                  event: DeleteDetector
+                  ids: eventID
+            actions:
+              - type: explain-call
+                what: what finds threats
+                calls:
+                  DeleteDetector: GuardDuty is off. Switch it on again.
+              - type: notify-call
+                template: guard.html
+                to: [account-emails]
+                transport:
+                  type: sns
+                  topic: guardduty-response
+              - fail-unless-complete
+
+    Arguments and notice: those of `notify-once` in a guard.
+
+    Limits: nothing remembers the mail. An event that EventBridge delivers twice is mailed twice,
+    and a guard that fails is mailed at each of its three tries.
+
+    Source: c7n.actions.notify.Notify.
+    """
+
+    schema = {
+        **NotifyOnce.schema,
+        "properties": {**NotifyOnce.schema["properties"], "type": {"enum": ["notify-call"]}},
+    }
+    permissions = ("sns:Publish", "iam:ListAccountAliases")
+
+    def command(self, resource, event):
+        return f"make deploy REGION={self.manager.config.region}"
+
+    def mailed(self, resource, event):
+        return None
+
+    def remember(self, resource, event, current):
+        """There is nothing to keep the mark on."""
+
+
 class NotifyRelease(NotifyOnce):
     """Custodian's `notify` at the end of a release, with what was put back and what was not.
 
@@ -420,4 +476,5 @@ class NotifyRelease(NotifyOnce):
 register("notify-once", NotifyOnce, "ec2", "security-group")
 register("notify-once", NotifyOnceOfRole, "account")
 register("notify-once", NotifyOnceOfUser, "iam-user")
+register("notify-call", NotifyCall, "account")
 register("notify-release", NotifyRelease, "ec2")

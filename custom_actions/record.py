@@ -86,7 +86,7 @@ KEYS = {
         "instance, network ACL",
         "<address>: on an instance the ACLs on which it needs the deny, behind the word released "
         "once a release has begun; on an ACL the rules that were made for it",
-        "block-remote-address",
+        "block-remote-address, keep-denied",
         "unblock-remote-address",
     ),
     SETTINGS: Key(

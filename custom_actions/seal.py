@@ -153,6 +153,21 @@ def find(client, instance_id, group_ids=None):
     return {g["GroupId"]: read(g, instance_id) for g in groups if is_forensic(g, instance_id)}
 
 
+def instances_in(client, vpc_ids):
+    """The ids of the instances that have a seal on a forensic group of these VPCs.
+
+    IAM: ec2:DescribeSecurityGroups.
+    """
+    pages = client.get_paginator("describe_security_groups").paginate(
+        Filters=[
+            {"Name": "vpc-id", "Values": sorted(vpc_ids)},
+            {"Name": f"tag:{record.GROUP}", "Values": ["true"]},
+        ]
+    )
+    keys = {key for page in pages for group in page["SecurityGroups"] for key in tags_of(group)}
+    return sorted(key.removeprefix(SEAL) for key in keys if key.startswith(SEAL))
+
+
 def is_forensic(group, instance_id):
     """Whether a group has the mark of the pack's own, or a seal of the instance."""
     return tags_of(group).get(record.GROUP) == "true" or bool(read(group, instance_id))

@@ -7,13 +7,13 @@ INCIDENT = "5ab2c3d4e5f60718293a4b5c6d7e8f90"  # id of the finding about the ins
 MALLORY = f"arn:aws:sts::{ACCOUNT}:assumed-role/Developer/mallory"
 
 
-def api_call(name, parameters, role="Developer", **detail):
+def api_call(name, parameters, role="Developer", service="ec2", **detail):
     """An API call as CloudTrail reports it and EventBridge delivers it."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
         "detail-type": "AWS API Call via CloudTrail",
-        "source": "aws.ec2",
+        "source": f"aws.{service}",
         "account": ACCOUNT,
         "region": REGION,
         "time": "2026-11-24T10:00:00Z",
@@ -21,7 +21,7 @@ def api_call(name, parameters, role="Developer", **detail):
         "detail": {
             "eventVersion": "1.09",
             "eventID": str(uuid.uuid4()),
-            "eventSource": "ec2.amazonaws.com",
+            "eventSource": f"{service}.amazonaws.com",
             "eventName": name,
             "eventTime": "2026-11-24T10:00:00Z",
             "sourceIPAddress": "198.51.100.9",

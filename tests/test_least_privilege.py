@@ -35,16 +35,24 @@ Loader.add_multi_constructor("!", lambda loader, suffix, node: node.value)
 
 
 def role_actions():
+    """What the roles of the template allow: {name of the role: actions}."""
     template = yaml.load((ROOT / "infra/account.yml").read_text(), Loader)
-    role = template["Resources"]["ResponseRole"]["Properties"]
+    roles = [
+        r["Properties"] for r in template["Resources"].values() if r["Type"].endswith("::Role")
+    ]
     return {
-        action
-        for policy in role["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        for action in (
-            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
-        )
-        if not action.startswith("logs:")
+        role["RoleName"]: {
+            action
+            for policy in role["Policies"]
+            for statement in policy["PolicyDocument"]["Statement"]
+            for action in (
+                [statement["Action"]]
+                if isinstance(statement["Action"], str)
+                else statement["Action"]
+            )
+            if not action.startswith("logs:")
+        }
+        for role in roles
     }
 
 
@@ -67,12 +75,13 @@ def called(cloud, function):
     }
 
 
-def test_the_role_allows_what_the_deployed_policies_declare_and_no_more():
-    wanted = {"sqs:SendMessage"}
+def test_each_role_allows_what_its_deployed_policies_declare_and_no_more():
+    wanted = {}
     for path in (ROOT / "policies").glob("*.yml"):
         for policy in yaml.safe_load(path.read_text())["policies"]:
             if "mode" in policy:
-                wanted |= declared(policy)
+                of_role = wanted.setdefault(policy["mode"]["role"], {"sqs:SendMessage"})
+                of_role |= declared(policy)
     assert role_actions() == wanted
 
 

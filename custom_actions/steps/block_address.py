@@ -340,7 +340,7 @@ class BlockRemoteAddress(OfInstance, Step):
                 yield self.of_another(run, acl, owner)
                 continue
             taken = {**acl, "Entries": [*acl["Entries"]]}  # with what is planned here
-            for network in run.memory["networks"]:
+            for network in self.networks_on(run, acl):
                 for egress in DIRECTIONS:
                     yield self.change(run, acl, taken, network, egress)
         shown = {a["SubnetId"] for acl in run.view for a in acl["Associations"]}
@@ -349,6 +349,10 @@ class BlockRemoteAddress(OfInstance, Step):
                 subnet_id,
                 error=NoNetworkAcl("EC2 shows none; the owner of a shared subnet has it"),
             )
+
+    def networks_on(self, run, acl):
+        """The networks to deny on an ACL."""
+        return run.memory["networks"]
 
     def of_another(self, run, acl, owner):
         networks = run.memory["networks"]
@@ -399,7 +403,7 @@ class BlockRemoteAddress(OfInstance, Step):
         wanted |= {
             (acl["NetworkAclId"], network)
             for acl in run.view
-            for network in run.memory["networks"]
+            for network in self.networks_on(run, acl)
             if self.is_marked(run, acl, network) and not owner_elsewhere(self, acl)
         }
         if any(acl_id not in self.held(run, network) for acl_id, network in wanted):
@@ -497,7 +501,7 @@ class BlockRemoteAddress(OfInstance, Step):
         """What the mail shows, one row for each ACL and network."""
         rows = []
         for acl in run.view:
-            for network in run.memory["networks"]:
+            for network in self.networks_on(run, acl):
                 numbers = {
                     name: network_acl.denying_rule(acl, network, egress)
                     for egress, name in DIRECTIONS.items()
@@ -520,6 +524,82 @@ class BlockRemoteAddress(OfInstance, Step):
                     row |= {"status": "planned", "error": None}
                 rows.append(row)
         return rows
+
+
+class KeepDenied(BlockRemoteAddress):
+    """Makes the denies of an instance again, where somebody took them off a network ACL.
+
+    For a guard, whose event is an API call and names no address: what is denied, and on which ACL,
+    is what the instance's tags say, provided that they are what the response has sealed
+    (custom_actions/seal.py). So nobody who can write tags has it deny an address for the
+    neighbours in the subnet. A deny that is gone, that became an allow, or that an allow with a
+    lower number has overtaken, is made below the first allow, marked and read back.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: ec2-keep-denied
+            resource: ec2
+            mode:
+              type: cloudtrail
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+              events:
+                - source: ec2.amazonaws.com
+                  event: DeleteNetworkAclEntry
+                  ids: requestParameters.networkAclId
+            filters:
+              - isolated
+            actions:
+              - keep-denied
+              - fail-unless-complete
+
+    No arguments. On the ACLs of the instance's subnets, and only on those that the record names: an
+    ACL that was put in their place has no deny, and would need a new record. `skipped` when the
+    record is not what was sealed. Rules that an intruder made in the meantime stay.
+
+    Limits: as `block-remote-address`, whose revert, `unblock-remote-address`, takes these denies
+    off as well. There is no revert of its own.
+
+    IAM: ec2:CreateNetworkAclEntry and ec2:CreateTags on network ACLs.
+    """
+
+    schema = type_schema("keep-denied")
+    permissions = (
+        "ec2:DescribeInstances",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeNetworkAcls",
+        "ec2:CreateTags",
+        "ec2:CreateNetworkAclEntry",
+    )
+
+    def judge(self, run, instance):
+        found = network_acl.holds(run.tags)
+        networks = [network for network, hold in found.items() if not hold.is_released]
+        if not networks:
+            raise NothingToDo("No address is denied for this instance.")
+        words = seal.denies_on_record(run.tags)
+        seals = seal.find(self.client(), self.resource_id(run)).values()
+        if not any(seal.is_sealed(one, seal.DENIES, words) for one in seals):
+            raise NothingToDo(
+                "No address was denied again: the addresses on record are not what was sealed.",
+                "skipped",
+                facts=["not-sealed"],
+            )
+        run.memory |= {"networks": networks, "refusals": [], "marked": set(), "written": {}}
+
+    def limit(self, run, acls):
+        """They had room before."""
+
+    def networks_on(self, run, acl):
+        return [n for n in run.memory["networks"] if acl["NetworkAclId"] in self.held(run, n)]
+
+    def of_another(self, run, acl, owner):
+        """No deny of the pack was ever on it."""
+        return Change(acl["NetworkAclId"], holds=True, end="not-ours")
 
 
 class UnblockRemoteAddress(OfInstance, Revert):
@@ -774,4 +854,5 @@ def stray(name, why):
 
 
 register("block-remote-address", BlockRemoteAddress, "ec2")
+register("keep-denied", KeepDenied, "ec2")
 register("unblock-remote-address", UnblockRemoteAddress, "ec2")

@@ -90,6 +90,35 @@ class Settings(OfInstance):
             found |= run.read(told, volume_of, mapping, default={})
         return found
 
+    def protections(self, run, instance, values, volumes):
+        """The changes that keep the instance and its volumes, with what they were in words."""
+        for setting in SETTINGS:
+            if reason := excuse(setting, instance):
+                yield Change(setting.name, excused=reason, fact=setting.attribute)
+        for setting, value in values.items():
+            yield Change(
+                setting.name,
+                holds=value == setting.keep,
+                make=partial(self.write, run, setting, setting.keep),
+                key=record.SETTINGS,
+                words=(setting.word,) if value == setting.other else (),
+                fact=setting.attribute,
+                end="kept",
+                unseen=NOT_SHOWN,
+            )
+        service = operator(instance)
+        for volume, (device, deleted) in volumes.items():
+            yield Change(
+                volume,
+                holds=not deleted,
+                make=partial(self.write_volume, run, device, False),
+                key=record.SETTINGS,
+                words=(f"{volume}=delete",) if deleted else (),
+                excused=managed_by(service) if service else None,
+                end="kept",
+                unseen=NOT_SHOWN,
+            )
+
     def write(self, run, setting, value):
         self.modify(run, **{setting.parameter: {"Value": value}})
 
@@ -338,32 +367,7 @@ class PreserveEvidence(Settings, Step):
 
     def changes(self, run):
         view = run.view
-        for setting in SETTINGS:
-            if reason := excuse(setting, view.instance):
-                yield Change(setting.name, excused=reason, fact=setting.attribute)
-        for setting, value in view.values.items():
-            yield Change(
-                setting.name,
-                holds=value == setting.keep,
-                make=partial(self.write, run, setting, setting.keep),
-                key=record.SETTINGS,
-                words=(setting.word,) if value == setting.other else (),
-                fact=setting.attribute,
-                end="kept",
-                unseen=NOT_SHOWN,
-            )
-        service = operator(view.instance)
-        for volume, (device, deleted) in view.volumes.items():
-            yield Change(
-                volume,
-                holds=not deleted,
-                make=partial(self.write_volume, run, device, False),
-                key=record.SETTINGS,
-                words=(f"{volume}=delete",) if deleted else (),
-                excused=managed_by(service) if service else None,
-                end="kept",
-                unseen=NOT_SHOWN,
-            )
+        yield from self.protections(run, view.instance, view.values, view.volumes)
         if view.volumes or view.snapshots:
             made = run.memory.get("made", [])
             yield Change(
@@ -503,6 +507,74 @@ class PreserveEvidence(Settings, Step):
         }
 
 
+class KeepProtections(Settings, Step):
+    """Sets again the protections that `preserve-evidence` sets, where somebody took them off.
+
+    For a guard: no snapshot is taken, since whoever may tag the instance and take its protection
+    off could have as many made, and nothing is recorded. What an instance had before its response
+    is on record already; a value that somebody has set since is not what a release puts back.
+
+    :example:
+
+    .. code-block:: yaml
+
+        policies:
+          - name: ec2-keep-protected
+            resource: ec2
+            mode:
+              type: cloudtrail
+              role: guardduty-response
+              packages: [custom_actions]
+              handler: custom_actions.handler.run
+              events:
+                - source: ec2.amazonaws.com
+                  event: ModifyInstanceAttribute
+                  ids: requestParameters.instanceId
+            filters:
+              - isolated
+            actions:
+              - keep-protections
+              - fail-unless-complete
+
+    No arguments. Termination protection, stop protection, the shutdown behaviour and the volumes'
+    DeleteOnTermination, each read back.
+
+    Limits: it goes by what `preserve-evidence` would set, not by what it did: of an instance whose
+    response could not set one, a release leaves it on. There is no revert of its own:
+    `restore-settings` puts back what is on record.
+
+    IAM: ec2:ModifyInstanceAttribute on instances and volumes.
+
+    Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html
+    """
+
+    schema = type_schema("keep-protections")
+    permissions = (
+        "ec2:DescribeInstances",
+        "ec2:DescribeInstanceAttribute",
+        "ec2:ModifyInstanceAttribute",
+    )
+
+    def look_at(self, run, instance):
+        settings = [s for s in SETTINGS if not excuse(s, instance)]
+        return instance, self.values(run, settings), self.volumes(run, instance)
+
+    def changes(self, run):
+        for change in self.protections(run, *run.view):
+            change.words = ()
+            yield change
+
+    def is_wanting(self, run):
+        return bool(run.fresh)
+
+    def plan(self, run):
+        return f"Would set again: {', '.join(change.name for change in run.fresh)}."
+
+    def tell(self, run):
+        kept = ", ".join(change.name for change in run.holding)
+        return f"Protected, as read back from EC2: {kept or 'nothing'}."
+
+
 class RestoreSettings(Settings, Revert):
     """Puts back the settings that `preserve-evidence` changed; its snapshots stay.
 
@@ -600,4 +672,5 @@ def skipped(word):
 
 
 register("preserve-evidence", PreserveEvidence, "ec2")
+register("keep-protections", KeepProtections, "ec2")
 register("restore-settings", RestoreSettings, "ec2")

@@ -10,6 +10,7 @@ import itertools
 import json
 from pathlib import Path
 
+from custom_actions import seal
 from simulation import guardduty
 from simulation.ec2 import put_root_on_instance_store
 from simulation.load_balancing import put_into
@@ -25,9 +26,11 @@ class Stage:
     variants: what else the step has to cope with, as keyword arguments of `setup`. one_change: all
     writes of the step are one change, of which the first refusal ends the rest. rare: calls that
     the step makes only where somebody has tampered, or a limit is reached. records_are_the_work:
-    tags are all that it writes.
+    tags are all that it writes. slow: it shares what it does with another step, whose tests suffice
+    most of the time.
     """
 
+    slow = False
     one_change = False
     records_are_the_work = False
     rare = ()
@@ -80,7 +83,7 @@ class Stage:
 
     revert_resource = resource
 
-    def step_data(self):
+    def data(self):
         """The arguments of the step."""
         return {}
 
@@ -261,6 +264,77 @@ class Evidence(Stage):
             Filters=[{"Name": "tag:forensic:instance", "Values": [self.instance]}],
         )
         return len(found["Snapshots"])
+
+
+class Unprotected(Evidence):
+    """Preserved, and then somebody took the protections off."""
+
+    step, revert = "keep-protections", None
+    variants = ({},)
+    slow = True
+
+
+class Undenied(Block):
+    """Denied and sealed, and then somebody took the denies off the ACL."""
+
+    step, revert = "keep-denied", None
+    slow = True
+
+    def setup(self):
+        super().setup()
+        group = self.ec2.create_security_group(
+            GroupName=f"forensic-{next(NUMBERS)}", Description="x", VpcId=self.shared["vpc"]
+        )["GroupId"]
+        tags = {"forensic:deny:203.0.113.7": self.acl}
+        sealed = seal.digest([f"203.0.113.7={self.acl}"])
+        of_group = {f"forensic:record:{self.instance}": f"deny={sealed}", "forensic:group": "true"}
+        for resource, wanted in ((self.instance, tags), (group, of_group)):
+            self.ec2.create_tags(
+                Resources=[resource], Tags=[{"Key": k, "Value": v} for k, v in wanted.items()]
+            )
+
+
+class Stopped(Stage):
+    """A function of the response that is throttled, and whose rule is disabled."""
+
+    kind, step = "account", "restore-response"
+    variants = ({}, {"reserved": 4})
+
+    @classmethod
+    def share(cls, client):
+        assume = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}}
+        statement = assume | {"Action": "sts:AssumeRole"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        made = client("iam").create_role(RoleName="stopped", AssumeRolePolicyDocument=document)
+        return {"role": made["Role"]["Arn"]}
+
+    def setup(self, reserved=None):
+        self.events, self.functions = map(self.client, ("events", "lambda"))
+        self.name, self.reserved = f"custodian-{next(NUMBERS)}", reserved
+        self.events.put_rule(Name=self.name, EventPattern="{}", State="DISABLED")
+        self.functions.create_function(
+            FunctionName=self.name,
+            Role=self.shared["role"],
+            Code={"ZipFile": b"x"},
+            Handler="x.x",
+            Runtime="python3.11",
+        )
+        self.functions.put_function_concurrency(
+            FunctionName=self.name, ReservedConcurrentExecutions=0
+        )
+
+    def data(self):
+        return {"reserved": {self.name: self.reserved}} if self.reserved else {}
+
+    def resource(self):
+        return {"account_id": ACCOUNT, "c7n:function": self.name}
+
+    def state(self):
+        shown = self.functions.get_function_concurrency(FunctionName=self.name)
+        return {
+            "rule": self.events.describe_rule(Name=self.name)["State"],
+            "reserved": shown.get("ReservedConcurrentExecutions"),
+        }
 
 
 class Service(Stage):
@@ -496,7 +570,7 @@ class Archive(Stage):
         name = [{"Key": "forensic:finding", "Value": self.finding["id"]}]
         self.ec2.create_tags(Resources=[self.instance], Tags=name)
 
-    def step_data(self):
+    def data(self):
         return {"archive": "1"}
 
     def state(self):
@@ -532,7 +606,10 @@ STAGES = [
     Isolate,
     Seal,
     Block,
+    Undenied,
     Evidence,
+    Unprotected,
+    Stopped,
     Service,
     InstanceSessions,
     FindingSessions,

@@ -10,7 +10,13 @@ from wire import Died, Wire, is_read, points_of_death, refusing_write, registere
 
 from custom_actions.response import Revert, Step
 
-each_step = pytest.mark.parametrize("stage", STAGES, ids=lambda s: f"{s.step}-{s.kind}")
+each_step = pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(s, id=f"{s.step}-{s.kind}", marks=[pytest.mark.slow] if s.slow else [])
+        for s in STAGES
+    ],
+)
 # Calls whose answer the step needs: to swallow them is not to lie about what was done.
 ANSWERED = ("CreateSnapshots", "CreateSecurityGroup")
 

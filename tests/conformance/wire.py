@@ -107,12 +107,7 @@ class Play:
     def step(self, **options):
         stage = self.stage
         return self.wire.run(
-            stage.kind,
-            stage.resource(),
-            stage.event,
-            stage.step,
-            data=stage.step_data(),
-            **options,
+            stage.kind, stage.resource(), stage.event, stage.step, data=stage.data(), **options
         )
 
     def revert(self, **options):

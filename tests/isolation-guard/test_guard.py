@@ -87,6 +87,164 @@ def test_an_update_of_the_finding_sends_no_second_remediation_mail(scene, guarde
     assert guarded.messages() == []
 
 
+PROTECTIONS = {
+    "DisableApiTermination": {"Value": False},
+    "DisableApiStop": {"Value": False},
+    "InstanceInitiatedShutdownBehavior": {"Value": "terminate"},
+}
+
+
+def protections(scene, instance):
+    return {
+        name: scene.ec2.describe_instance_attribute(
+            InstanceId=instance, Attribute=name[0].lower() + name[1:]
+        )[name]
+        for name in PROTECTIONS
+    }
+
+
+def test_a_protection_that_is_taken_off_is_set_again_without_snapshots(scene, guarded, isolated):
+    kept, tags = protections(scene, isolated), scene.tags(isolated)
+    for name, value in PROTECTIONS.items():
+        scene.ec2.modify_instance_attribute(InstanceId=isolated, **{name: value})
+    scene.ec2.delete_tags(Resources=[isolated], Tags=[{"Key": "forensic:snapshots"}])
+
+    guarded.deliver(
+        api_call(
+            "ModifyInstanceAttribute",
+            {"instanceId": isolated, "disableApiTermination": {"value": False}},
+        )
+    )
+
+    assert protections(scene, isolated) == kept != PROTECTIONS
+    assert "put right and read back" in headline(guarded.messages())
+    calls = [c.operation for c in scene.cloud.call_log.by("custodian-isolation-guard")]
+    assert "CreateSnapshots" not in calls
+    assert scene.tags(isolated)["forensic:settings"] == tags["forensic:settings"]
+
+
+def acl(scene):
+    (found,) = scene.ec2.describe_network_acls(
+        Filters=[{"Name": "association.subnet-id", "Values": [scene.subnet_id]}]
+    )["NetworkAcls"]
+    return found
+
+
+def denies(scene):
+    """{(direction, address)}: what is denied before the first allow."""
+    entries = sorted(acl(scene)["Entries"], key=lambda e: e["RuleNumber"])
+    allows = {e["Egress"]: e["RuleNumber"] for e in reversed(entries) if e["RuleAction"] == "allow"}
+    return {
+        (e["Egress"], e["CidrBlock"])
+        for e in entries
+        if e["RuleAction"] == "deny" and e["RuleNumber"] < allows[e["Egress"]]
+    }
+
+
+def own_entries(scene):
+    shown = [e for e in acl(scene)["Entries"] if e["RuleAction"] == "deny"]
+    return [e for e in shown if e["RuleNumber"] < 32767]
+
+
+def change_of_acl(scene, name):
+    return api_call(name, {"networkAclId": acl(scene)["NetworkAclId"], "ruleNumber": 99})
+
+
+def test_denies_that_are_taken_off_the_acl_are_made_again(scene, guarded, isolated):
+    denied, tags, acl_id = denies(scene), scene.tags(isolated), acl(scene)["NetworkAclId"]
+    assert len(denied) == 2
+    ingress, egress = sorted(own_entries(scene), key=lambda e: e["Egress"])
+    scene.ec2.delete_network_acl_entry(
+        NetworkAclId=acl_id, RuleNumber=ingress["RuleNumber"], Egress=False
+    )
+    scene.ec2.replace_network_acl_entry(
+        NetworkAclId=acl_id,
+        **{k: egress[k] for k in ("RuleNumber", "Egress", "Protocol", "CidrBlock")},
+        RuleAction="allow",
+    )
+
+    guarded.deliver(change_of_acl(scene, "DeleteNetworkAclEntry"))
+
+    assert denied <= denies(scene)
+    assert tags.items() <= scene.tags(isolated).items()  # beside the mark of the mail
+    line = headline(guarded.messages())
+    assert line.startswith(f"GuardDuty Guard | {isolated}: ") and "put right and read back" in line
+    guarded.deliver(change_of_acl(scene, "ReplaceNetworkAclEntry"))
+    assert "nothing had to be put right" in headline(guarded.messages())
+
+
+def test_an_address_that_only_a_tag_names_is_not_denied_for_the_neighbours(
+    scene, guarded, isolated
+):
+    before, acl_id = acl(scene)["Entries"], acl(scene)["NetworkAclId"]
+    tags = [{"Key": "forensic:deny:8.8.8.8", "Value": acl_id}]
+    scene.ec2.create_tags(Resources=[isolated], Tags=tags)
+
+    guarded.deliver(change_of_acl(scene, "CreateNetworkAclEntry"))
+
+    assert acl(scene)["Entries"] == before
+    line = headline(guarded.messages())
+    assert "NOTHING was put right" in line and "not what was sealed" in line
+
+
+def of_tags(name, resources, keys):
+    items = {"items": [{"key": key} for key in keys]} if keys else {}
+    return api_call(
+        name, {"resourcesSet": {"items": [{"resourceId": r} for r in resources]}, "tagSet": items}
+    )
+
+
+GONE = ["i-0abc1234def567899", "eni-0abc1234def567899", "vol-0abc1234def567899"]
+
+
+@pytest.mark.parametrize(
+    "event, words",
+    [
+        (
+            lambda i, eni: api_call(
+                "AssociateIamInstanceProfile",
+                {"AssociateIamInstanceProfileRequest": {"InstanceId": i}},
+            ),
+            "make isolate",
+        ),
+        (
+            lambda i, eni: api_call(
+                "ReplaceIamInstanceProfileAssociation",
+                {},
+                responseElements={
+                    "ReplaceIamInstanceProfileAssociationResponse": {
+                        "iamInstanceProfileAssociation": {"instanceId": i}
+                    }
+                },
+            ),
+            "credentials of another role",
+        ),
+        (lambda i, eni: of_tags("CreateTags", [*GONE, i], ["Name", "forensic:state"]), "edited"),
+        (lambda i, eni: of_tags("DeleteTags", [*GONE, eni], []), "a release will ask"),
+    ],
+    ids=["profile", "profile by association", "tags of it and others", "all tags of an interface"],
+)
+def test_what_no_guard_can_put_right_is_told_with_what_to_do(
+    scene, guarded, isolated, event, words
+):
+    (interface,) = scene.interfaces(isolated)
+
+    guarded.deliver(event(isolated, interface))
+
+    (invocation,) = scene.cloud.invocations
+    assert invocation.error is None
+    line = headline(guarded.messages())
+    assert isolated in line and "NOTHING was put right" in line and words in line
+
+
+def test_calls_about_other_tags_and_instances_cost_no_call_to_aws(scene, guarded, isolated):
+    guarded.deliver(of_tags("CreateTags", [isolated], ["Name"]))
+    guarded.deliver(api_call("ModifyInstanceAttribute", {"instanceId": isolated, "userData": {}}))
+
+    assert len(scene.cloud.invocations) == 2 and guarded.messages() == []
+    assert list(scene.cloud.call_log.by("custodian-isolation-guard")) == []
+
+
 def release(scene, instance, folder):
     return deploy.release(scene.cloud, folder, instance, ACCOUNT, REGION)
 
@@ -106,9 +264,16 @@ def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isol
     )
     release(scene, isolated, tmp_path)
     deliver(None)  # and once more afterwards
+    released = protections(scene, isolated), acl(scene)["Entries"]
+    guarded.deliver(
+        api_call("ModifyInstanceAttribute", {"instanceId": isolated, "disableApiStop": {}})
+    )
+    guarded.deliver(change_of_acl(scene, "DeleteNetworkAclEntry"))
+    guarded.deliver(of_tags("DeleteTags", [isolated], ["forensic:state"]))
 
     assert scene.interfaces(isolated)[interface] == scene.groups
-    assert len(arrived) == 2 and all(i.error is None for i in arrived)
+    assert (protections(scene, isolated), acl(scene)["Entries"]) == released
+    assert len(arrived) == 2 and all(i.error is None for i in scene.cloud.invocations)
     assert not [m for m in guarded.messages() if m["policy"]["name"] == "isolation-guard"]
 
 

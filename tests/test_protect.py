@@ -1,0 +1,146 @@
+"""infra/protect.yml: a service control policy that IAM would take, and what it denies to whom.
+
+moto enforces none; `denies` reads the little of IAM's language that it is written in.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
+"""
+
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+ACCOUNT = "111122223333"
+VALUES = {"AWS::Partition": "aws", "TargetIds": ["ou-1"]}
+MOST = 5120  # characters; https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html
+
+
+class Loader(yaml.SafeLoader):
+    """CloudFormation's short forms, resolved with VALUES and the defaults of the parameters."""
+
+
+def sub(loader, node):
+    return re.sub(r"\$\{([\w:]+)\}", lambda match: VALUES[match[1]], node.value)
+
+
+def split(loader, node):
+    separator, text = loader.construct_sequence(node, deep=True)
+    return text.split(separator)
+
+
+Loader.add_constructor("!Sub", sub)
+Loader.add_constructor("!Split", split)
+Loader.add_constructor("!Ref", lambda loader, node: VALUES[node.value])
+TEXT = (ROOT / "infra" / "protect.yml").read_text()
+# the parameters stand first, and have no short forms
+PARAMETERS = yaml.safe_load(TEXT[: TEXT.index("Resources:")])["Parameters"]
+VALUES |= {name: found["Default"] for name, found in PARAMETERS.items() if "Default" in found}
+POLICY = yaml.load(TEXT, Loader)["Resources"]["Protection"]["Properties"]["Content"]
+STATEMENTS = {statement["Sid"]: statement for statement in POLICY["Statement"]}
+
+
+def listed(value):
+    return [value] if isinstance(value, str) else value
+
+
+def applies(operator, patterns, value):
+    """value: that of the request, a list for a key of many values, None where there is none."""
+    if operator == "Null":
+        return (value is None) == (patterns == "true")
+    found = [fnmatchcase(v, p) for v in listed(value or []) for p in listed(patterns)]
+    return {"ArnNotLike": not any(found), "ForAnyValue:StringLike": any(found)}[operator]
+
+
+def denies(action, resource, role, keys=None):
+    """The Sids of the statements that deny a role's call; keys: of the tags in it."""
+    request = {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/{role}", "aws:TagKeys": keys}
+    return [
+        sid
+        for sid, statement in STATEMENTS.items()
+        if action in listed(statement["Action"])
+        and any(fnmatchcase(resource, p) for p in listed(statement["Resource"]))
+        and all(
+            applies(operator, patterns, request[key])
+            for operator, tests in statement["Condition"].items()
+            for key, patterns in tests.items()
+        )
+    ]
+
+
+INSTANCE = f"arn:aws:ec2:us-west-2:{ACCOUNT}:instance/i-0abc1234def567890"
+FUNCTION = f"arn:aws:lambda:us-west-2:{ACCOUNT}:function:custodian-ec2-isolate"
+RULE = f"arn:aws:events:us-west-2:{ACCOUNT}:rule/custodian-ec2-isolate"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/guardduty-response-ec2-isolate"
+QUEUE = f"arn:aws:sqs:us-west-2:{ACCOUNT}:guardduty-response-dlq"
+ALL = "guardduty-response-ec2-isolate custodian-deploy responder"
+MARK, NAME = ["Name", "forensic:exempt"], ["Name"]
+
+
+@pytest.mark.parametrize(
+    "action, resource, keys, allowed",
+    [
+        ("ec2:CreateTags", INSTANCE, MARK, ALL),
+        ("ec2:DeleteTags", INSTANCE, MARK, ALL),
+        ("ec2:DeleteTags", INSTANCE, None, ALL),
+        ("iam:TagRole", f"arn:aws:iam::{ACCOUNT}:role/web", MARK, "guardduty-response-x responder"),
+        ("lambda:UpdateFunctionCode", FUNCTION, None, "custodian-deploy"),
+        ("lambda:InvokeFunction", f"{FUNCTION}:7", None, "custodian-deploy"),
+        ("lambda:DeleteFunctionConcurrency", FUNCTION, None,
+         "custodian-deploy guardduty-response-response-guard"),
+        ("events:EnableRule", RULE, None, "custodian-deploy guardduty-response-response-guard"),
+        ("events:DisableRule", RULE, None, "custodian-deploy"),
+        ("sqs:PurgeQueue", QUEUE, None, "custodian-deploy"),
+        ("iam:PassRole", ROLE, None, "custodian-deploy"),
+        ("iam:CreateRole", ROLE + "-x", None, "custodian-deploy"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.islower() else "",
+)  # fmt: skip
+def test_the_pack_and_its_people_may_and_nobody_else(action, resource, keys, allowed):
+    assert [denies(action, resource, role, keys) for role in allowed.split()] == [
+        [] for _ in allowed.split()
+    ]
+    for stranger in ("Developer", "x/custodian-deploy", "custodian-deploy-x", "Responder"):
+        assert denies(action, resource, stranger, keys), stranger
+    if action.split(":")[0] != "ec2" and "iam:Tag" not in action:
+        assert denies(action, resource, "guardduty-response-ec2-isolate", keys)
+
+
+def test_what_is_not_the_packs_is_everybodys():
+    assert not denies("ec2:CreateTags", INSTANCE, "Developer", NAME)
+    assert not denies("ec2:DeleteTags", INSTANCE, "Developer", NAME)
+    assert not denies("lambda:UpdateFunctionCode", FUNCTION.replace("custodian-", ""), "Developer")
+    assert not denies("events:DisableRule", RULE.replace("ec2-isolate", "tags"), "Developer")
+    assert not denies("iam:PassRole", ROLE.replace("guardduty-response", "web"), "Developer")
+
+
+def test_every_function_of_a_deploy_is_protected_with_its_rule():
+    deployed = {
+        policy["name"]
+        for path in (ROOT / "policies").glob("*.yml")
+        for policy in yaml.safe_load(path.read_text())["policies"]
+        if "mode" in policy
+    }
+    named = listed(STATEMENTS["Functions"]["Resource"])
+    prefix = "arn:aws:lambda:*:*:function:custodian-"
+    assert {n.removeprefix(prefix)[:-1] for n in named if n.startswith(prefix)} == deployed
+    prefix = "arn:aws:events:*:*:rule/custodian-"
+    assert {n.removeprefix(prefix) for n in named if n.startswith(prefix)} == deployed
+
+
+def test_organizations_takes_it():
+    """Its size, with room for longer parameters; the syntax of a deny; calls that exist."""
+    assert len(json.dumps(POLICY, separators=(",", ":"))) < MOST - 1000
+    assert "&" not in TEXT.replace("${", "") and "<<" not in TEXT  # CloudFormation has no aliases
+    services = {service: boto3.client(service, "us-east-1") for service in
+                ("ec2", "events", "iam", "lambda", "sns", "sqs")}  # fmt: skip
+    for statement in POLICY["Statement"]:
+        assert set(statement) == {"Sid", "Effect", "Action", "Resource", "Condition"}
+        assert statement["Effect"] == "Deny" and statement["Sid"].isalnum()
+        for action in listed(statement["Action"]):
+            service, operation = action.split(":")
+            if action not in ("iam:PassRole", "lambda:InvokeFunction"):  # no calls of that name
+                assert operation in services[service].meta.service_model.operation_names, action
