@@ -71,7 +71,7 @@ class NotifyOnce(ResponseAction, Notify):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
@@ -227,7 +227,7 @@ class NotifyOnceOfRole(NotifyOnce):
             resource: account
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-role-revoke-sessions
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
@@ -298,7 +298,7 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
             resource: iam-user
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-user-deactivate-access-key
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:

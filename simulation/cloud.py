@@ -35,6 +35,7 @@ from werkzeug.serving import make_server
 
 from . import direct
 from .calls import Call, CallLog
+from .cloudformation import no_value_is_no_element
 from .ec2 import corrected_ec2
 from .eventbridge import delivering_to_lambda
 from .iam import corrected_iam
@@ -123,6 +124,7 @@ class Cloud:
             stack.enter_context(corrected_ec2())
             stack.enter_context(corrected_load_balancing())
             stack.enter_context(corrected_iam())
+            stack.enter_context(no_value_is_no_element())
             stack.enter_context(kept_dead_letter_config())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())

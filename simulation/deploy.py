@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import simulation.cloudformation  # noqa: F401  registers resource types with moto
-
 from . import tools
 from .cloud import Cloud
 

@@ -11,7 +11,8 @@ from unittest import mock
 
 from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociation
 from moto.iam.exceptions import LimitExceededException
-from moto.iam.models import IAMBackend
+from moto.iam.models import IAMBackend, Role, iam_backends
+from moto.utilities.utils import get_partition
 
 ROLE_POLICY_SIZE = 10240
 
@@ -19,7 +20,11 @@ ROLE_POLICY_SIZE = 10240
 @contextlib.contextmanager
 def corrected_iam() -> Iterator[None]:
     """Apply the corrections until the end of the block."""
-    with instances_show_the_id_of_their_profile(), inline_policies_have_a_quota():
+    with (
+        instances_show_the_id_of_their_profile(),
+        inline_policies_have_a_quota(),
+        stacks_give_roles_their_policies(),
+    ):
         yield
 
 
@@ -60,7 +65,26 @@ def inline_policies_have_a_quota():
     return mock.patch.object(IAMBackend, "put_role_policy", put_role_policy)
 
 
-def _size(policy: str | dict) -> int:
-    # A mapping from moto's CloudFormation, JSON from everybody else.
-    policy = policy if isinstance(policy, dict) else json.loads(policy)
-    return len(json.dumps(policy, separators=(",", ":")))
+def stacks_give_roles_their_policies():
+    """A role of a CloudFormation stack has the policies of `ManagedPolicyArns` and `Policies`.
+
+    moto passes over the first, and keeps the second in a form of which its own enforcement makes
+    nothing. https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iam-role.html
+    """
+    create = Role.create_from_cloudformation_json.__func__
+
+    def create_from_cloudformation_json(cls, name, template, account_id, region, **kwargs):
+        role = create(cls, name, template, account_id, region, **kwargs)
+        role.policies = {name: json.dumps(policy) for name, policy in role.policies.items()}
+        backend = iam_backends[account_id][get_partition(region)]
+        for arn in template["Properties"].get("ManagedPolicyArns", ()):
+            backend.attach_role_policy(arn, role.name)
+        return role
+
+    return mock.patch.object(
+        Role, "create_from_cloudformation_json", classmethod(create_from_cloudformation_json)
+    )
+
+
+def _size(policy: str) -> int:
+    return len(json.dumps(json.loads(policy), separators=(",", ":")))

@@ -253,7 +253,7 @@ class RevokeInstanceSessions(OfInstance, Revocation):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
@@ -339,7 +339,7 @@ class RevokeFindingSessions(Revocation):
             resource: account
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-role-revoke-sessions
               packages: [custom_actions]
               handler: custom_actions.handler.run
             filters:
