@@ -76,7 +76,7 @@ class Scene:
         cloud.client("lambda", ACCOUNT, REGION).create_function(
             FunctionName=BARE,
             Runtime="python3.11",
-            Role=f"arn:aws:iam::{ACCOUNT}:role/guardduty-response",
+            Role=f"arn:aws:iam::{ACCOUNT}:role/guardduty-response-ec2-isolate",
             Handler="bare.run",
             Code={"ZipFile": archive.getvalue()},
             Timeout=60,

@@ -52,9 +52,11 @@ def mailer_stack(cloud: Cloud, account_id: str, region: str) -> dict[str, str]:
     return stack(cloud, "mailer.yml", account_id, region, "guardduty-response-mailer")
 
 
-def account_stack(cloud: Cloud, account_id: str, region: str, mail_queue_arn: str) -> None:
-    """What one account and region needs before a deploy."""
-    parameters = {"MailQueueArn": mail_queue_arn}
+def account_stack(
+    cloud: Cloud, account_id: str, region: str, mail_queue_arn: str, **parameters: str
+) -> None:
+    """What one account and region needs before a deploy; more parameters of infra/account.yml."""
+    parameters["MailQueueArn"] = mail_queue_arn
     stack(cloud, "account.yml", account_id, region, "guardduty-response", **parameters)
 
 

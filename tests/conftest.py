@@ -56,7 +56,7 @@ def cloud(quick_cloud):
 def pack(cloud):
     """The stacks and every policy that has a mode, deployed by `custodian run`."""
     mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
+    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"], DeactivateAccessKeys="yes")
     policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
     deploy.deploy(cloud, policies, ACCOUNT, REGION)
     return Pack(cloud, mailer["MailQueueUrl"])

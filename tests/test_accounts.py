@@ -40,7 +40,8 @@ def test_the_policies_are_deployed_to_each_account(organization, account):
     names = sorted(f["FunctionName"] for f in functions["Functions"])
     assert names == FUNCTIONS
     for function in functions["Functions"]:
-        assert function["Role"] == f"arn:aws:iam::{account['account_id']}:role/guardduty-response"
+        role = f"guardduty-response-{function['FunctionName'].removeprefix('custodian-')}"
+        assert function["Role"] == f"arn:aws:iam::{account['account_id']}:role/{role}"
 
 
 def test_a_finding_of_the_second_account_isolates_there_only(organization):

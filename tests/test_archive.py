@@ -81,7 +81,7 @@ def unpacked(pack, scene):
 
 
 def start(scene, folder, *events):
-    role = f"arn:aws:iam::{ACCOUNT}:role/guardduty-response"
+    role = f"arn:aws:iam::{ACCOUNT}:role/guardduty-response-ec2-isolate"
     environment = scene.cloud.environment(ACCOUNT, REGION, role, FUNCTION) | {
         "LAMBDA_TASK_ROOT": str(folder),
         "LAMBDA_RUNTIME_DIR": str(image_packages(scene.cloud.folder / uuid.uuid4().hex)),

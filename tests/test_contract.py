@@ -220,7 +220,7 @@ def test_policy_that_runs_in_lambda_brings_the_pack_along(path, policy):
         return
     assert mode["packages"] == ["custom_actions"]
     assert mode["handler"] == "custom_actions.handler.run"
-    assert mode["role"] == "guardduty-response"
+    assert mode["role"] == f"guardduty-response-{policy['name']}"
     assert mode["dead_letter_config"]["TargetArn"].endswith(":guardduty-response-dlq")
     assert mode["runtime"] and mode["memory"] and mode["timeout"]
 

@@ -26,6 +26,7 @@ from custom_actions.response import (
     Run,
     Step,
     describe,
+    error_code,
 )
 
 
@@ -38,6 +39,12 @@ def shown_groups(interface):
 OPERATED = (
     ". The instance is operated by {}: EC2 refuses changes of its interfaces to everybody else. "
     "Have that service replace it (EKS: delete the NodeClaim; ECS: drain the container instance)"
+)
+
+# The role may put interfaces into groups with the mark only (infra/account.yml).
+UNMARKED = (
+    ". The group {} has not the tag {Key}={Value}, without which the role may not use it: see "
+    "whose it is, then tag it"
 )
 
 # What a person says of one interface.
@@ -138,12 +145,15 @@ class IsolateInstance(OfInterfaces, Step):
     Calls up to the swap: DescribeInstances (Custodian), DescribeSecurityGroups, CreateTags, then
     one ModifyNetworkInterfaceAttribute for each interface; four more when the group has to be
     made. With `cut-tracked-connections` one more, and one more for each interface; then
-    ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too.
+    ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too, and the
+    right to put back any group (CutTrackedConnections of infra/account.yml).
 
     Limits: branch interfaces of ECS tasks are interfaces of their own, attached to a trunk, and
     are not touched. An interface that an AWS service manages refuses the change; that is
-    reported. Custodian's built-in `modify-security-groups` cannot be used: it leaves groups in
-    place (tests/test_builtin_modify_security_groups.py).
+    reported. The roles of infra/account.yml may put interfaces only into groups with the tag
+    forensic:group=true, which a group has that the pack made; one of that name without it is not
+    used, and the error says so. Custodian's built-in `modify-security-groups` cannot be used: it
+    leaves groups in place (tests/test_builtin_modify_security_groups.py).
 
     Sources: c7n.actions.network.ModifyVpcSecurityGroupsAction;
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyNetworkInterfaceAttribute.html
@@ -351,19 +361,27 @@ class IsolateInstance(OfInterfaces, Step):
         try:
             self.swap(run, interface)
         except ClientError as error:
+            groups, vpc_id = run.memory["groups"], interface["VpcId"]
             if operator := (run.resource.get("Operator") or {}).get("Principal"):
                 error.response["Error"]["Message"] += OPERATED.format(operator)
+            elif error_code(error) == "UnauthorizedOperation" and not groups.is_marked(vpc_id):
+                error.response["Error"]["Message"] += UNMARKED.format(
+                    groups.ids[vpc_id], **forensic_group.MARK
+                )
             raise
 
     def swap(self, run, interface):
-        forensic = run.memory["groups"].of(interface["VpcId"])
+        groups, vpc_id = run.memory["groups"], interface["VpcId"]
+        forensic, set_groups = groups.of(vpc_id), self.set_groups
+        if vpc_id in groups.made:
+            set_groups = partial(forensic_group.when_tagged, set_groups)
         if not self.data.get("cut-tracked-connections"):
-            self.set_groups(interface, [forensic])
+            set_groups(interface, [forensic])
             return
         transition = run.memory["transition"]
         transition.find([c.item for c in run.fresh if c.item is not None])
         before = run.memory["record"].of.get(interface["NetworkInterfaceId"]) or ()
-        transition.bring_through(interface, self.set_groups, forensic, before)
+        transition.bring_through(interface, set_groups, forensic, before)
 
     def is_verified(self, run):
         """Whether every attached interface was read back in the empty group of its VPC."""

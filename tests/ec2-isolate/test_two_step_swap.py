@@ -16,7 +16,7 @@ policies:
     resource: ec2
     mode:
       type: guard-duty
-      role: guardduty-response
+      role: guardduty-response-ec2-isolate
       packages: [custom_actions]
       handler: custom_actions.handler.run
       runtime: python3.11

@@ -133,7 +133,13 @@ def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isol
         ),
         lambda i: change_of_groups("eni-0abc1234def567899", ["sg-0"]),
     ],
-    ids=["the response", "the guard itself", "a call that failed", "not about groups", "unknown interface"],
+    ids=[
+        "the response",
+        "the guard itself",
+        "a call that failed",
+        "not about groups",
+        "unknown interface",
+    ],
 )
 def test_what_is_no_interference_is_left_alone(scene, guarded, isolated, event):
     (interface,) = scene.interfaces(isolated)

@@ -15,7 +15,7 @@ POLICY = """
 policies:
   - name: probe
     resource: account
-    mode: {type: guard-duty, role: guardduty-response}
+    mode: {type: guard-duty, role: guardduty-response-ec2-isolate}
     actions:
       - type: notify
         to: [somebody@example.com]
