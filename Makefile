@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 
 VENV := .venv
+# The functions run on 3.13 (mode.runtime), and what is deployed from it starts faster. Those that are
+# found are tried: a name can be there and start nothing.
+PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11,$(if $(shell python$(v) -V 2>/dev/null),python$(v))) python3.13)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PACK := $(BIN)/python -m custom_actions
@@ -24,7 +27,7 @@ help: ## Show this list
 install: $(INSTALLED) ## Install what the pack needs into .venv
 
 $(INSTALLED): requirements.txt
-	python3.11 -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 

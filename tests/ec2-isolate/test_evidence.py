@@ -38,7 +38,7 @@ def policy(name, actions, options):
             "role": "guardduty-response-ec2-isolate",
             "packages": ["custom_actions"],
             "handler": "custom_actions.handler.run",
-            "runtime": "python3.11",
+            "runtime": "python3.13",
             "timeout": 300,
             "execution-options": options,
         },

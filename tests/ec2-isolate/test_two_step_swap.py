@@ -19,7 +19,7 @@ policies:
       role: guardduty-response-ec2-isolate
       packages: [custom_actions]
       handler: custom_actions.handler.run
-      runtime: python3.11
+      runtime: python3.13
       memory: 1769
       timeout: 300
       pattern:

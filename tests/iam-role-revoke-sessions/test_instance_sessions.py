@@ -14,7 +14,7 @@ MODE = {
     "role": "guardduty-response-ec2-isolate",
     "packages": ["custom_actions"],
     "handler": "custom_actions.handler.run",
-    "runtime": "python3.11",
+    "runtime": "python3.13",
     "memory": 1769,
     "timeout": 300,
 }
