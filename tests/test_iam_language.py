@@ -27,6 +27,10 @@ EVERYWHERE = {FUNCTION}
 SPELLINGS = {f"arn:aws:ec2:*:{ACCOUNT}:snapshot/*": "arn:aws:ec2:*::snapshot/*"}
 
 
+def ec2(kind):
+    return ARN.format("ec2", f"{kind}/x")
+
+
 @cache
 def kinds(action):
     """What an action can be limited to: [(ARN with ${...}, condition keys)]."""
@@ -85,6 +89,21 @@ def test_what_a_statement_names_exists_and_goes_together(statement):
                 found = [("*", set().union(*(supported for _, supported in found)))]
             for _, supported in found:
                 assert keys <= supported | EVERYWHERE, f"{action} {resource}: {keys - supported}"
+
+
+@pytest.mark.parametrize(
+    "action, resource, condition",
+    [
+        ("ec2:ModifySecurityGroups", "*", {}),
+        ("ec2:CreateSnapshots", ec2("security-group"), {}),
+        ("ec2:CreateSnapshots", "*", {}),
+        ("iam:PutRolePolicy", ROLE + "*", {"StringEquals": {"aws:TagKeys": "x"}}),
+    ],
+)
+def test_what_does_not_go_together_is_found(action, resource, condition):
+    statement = shipped.Statement("x", "Allow", [action], [resource], condition)
+    with pytest.raises(AssertionError):
+        test_what_a_statement_names_exists_and_goes_together(statement)
 
 
 # What IAM makes of them
@@ -146,10 +165,6 @@ def cut():
     return shipped.statements(document)
 
 
-def ec2(kind):
-    return ARN.format("ec2", f"{kind}/x")
-
-
 def test_interfaces_get_no_group_but_forensic_ones():
     def may(statements, mark):
         context = {MARK: mark} if mark else {}
@@ -171,9 +186,8 @@ def test_interfaces_get_no_group_but_forensic_ones():
 def test_forensic_groups_can_be_made_in_vpcs_of_others():
     theirs = "arn:aws:ec2:us-west-2:999999999999:{}/x".format
     make, statements = "ec2:CreateSecurityGroup", role("isolation-guard")
-    assert all(
-        allows(statements, make, r) for r in (ec2("security-group"), ec2("vpc"), theirs("vpc"))
-    )
+    for resource in (ec2("security-group"), ec2("vpc"), theirs("vpc")):
+        assert allows(statements, make, resource)
     assert not allows(statements, make, theirs("security-group"))
 
 
