@@ -52,6 +52,9 @@ hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hu
 	@$(BIN)/pytest -q -m slow
 	@PYTHONHASHSEED=0 PYTHONPATH=.:tests:tests/conformance $(BIN)/python tests/hostile/hammer.py $(HAMMER)
 
+permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
+	$(BIN)/python -m infra.permissions > docs/permissions.md
+
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
 
@@ -102,4 +105,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq autonomy clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org release restore-sessions deploy-opt-in reactivate-key deploy-mailer mail mail-dlq autonomy clean

@@ -127,7 +127,9 @@ class NotifyOnce(ResponseAction, Notify):
     untouched = frozenset({"exempt", "skipped"})
 
     def get_permissions(self):
-        return self.permissions
+        read = {"ec2": "ec2:DescribeInstances", "security-group": "ec2:DescribeSecurityGroups"}
+        other = set(read.values()) - {read.get(self.manager.type)}
+        return tuple(p for p in self.permissions if p not in other)
 
     def left_alone(self, resource):
         return None  # that an instance is exempt is told as well

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import tools
-from .cloud import Cloud
+from .cloud import ADMINISTRATOR, Cloud
 
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
@@ -61,9 +61,13 @@ def account_stack(
 
 
 def custodian(
-    cloud: Cloud, arguments: Sequence[str | Path], account_id: str, region: str
+    cloud: Cloud,
+    arguments: Sequence[str | Path],
+    account_id: str,
+    region: str,
+    role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
-    """`python -m custom_actions custodian ARGUMENTS` in an account and region.
+    """`python -m custom_actions custodian ARGUMENTS` in an account and region, as a role.
 
     Returns the finished process, stdout and stderr in `stdout`; RuntimeError with both when it
     ends in an error. The process is forked from a server that has imported Custodian and read
@@ -76,7 +80,7 @@ def custodian(
             target=tools.custodian,
             args=(
                 arguments,
-                cloud.environment(account_id, region),
+                cloud.environment(account_id, region, role),
                 ROOT,
                 output,
                 _archives() if cloud.warm else None,
@@ -121,6 +125,7 @@ def deploy(
     account_id: str,
     region: str,
     autonomy: str | None = "contain",
+    role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
     """`custodian run` of policy files, which deploys those with a Lambda mode.
 
@@ -131,7 +136,7 @@ def deploy(
         variables = cloud.folder / "vars.yml"
         variables.write_text(f"autonomy: {autonomy}\n")
         arguments[1:1] = ["--vars-file", variables]
-    return custodian(cloud, arguments, account_id, region)
+    return custodian(cloud, arguments, account_id, region, role)
 
 
 def release(
@@ -143,13 +148,14 @@ def release(
     record: str = "",
     groups: str = "",
     policy: str | Path = "policies/ec2-release.yml",
+    role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
     """What `make release` runs; it writes into `folder`. RuntimeError when it is not complete."""
     variables = folder / "vars.yml"
     variables.write_text(f'instance: "{instance}"\nrecord: "{record}"\ngroups: "{groups}"\n')
     arguments = ["run", "--region", region, "--cache-period", "0", "-s", folder / "output"]
     arguments += ["--vars-file", variables, policy]
-    return custodian(cloud, arguments, account_id, region)
+    return custodian(cloud, arguments, account_id, region, role)
 
 
 def _checked(finished: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
