@@ -10,6 +10,7 @@ import pytest
 import yaml
 from c7n.manager import resources as registry
 
+from custom_actions import transition_group
 from infra import permissions
 from simulation import deploy
 
@@ -43,6 +44,14 @@ def called(cloud, function):
 def test_a_role_allows_what_its_policy_declares_and_no_more(policy):
     allowed = permissions.allowed(permissions.roles()[policy])
     assert allowed - (NOT_YET if policy == "isolation-guard" else set()) == declared(policy)
+
+
+def test_what_is_chosen_allows_what_cutting_connections_takes_and_the_way_back():
+    """The groups before are put back where the forensic group is refused: they can be any."""
+    stack = permissions.resources("account.yml")
+    allowed = permissions.statements(stack["TransitionGroup"]["Properties"]["PolicyDocument"])
+    back = {"ec2:ModifyNetworkInterfaceAttribute"}
+    assert permissions.allowed(allowed) == back | set(transition_group.PERMISSIONS)
 
 
 def test_the_page_about_permissions_is_not_stale():
