@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 
 VENV := .venv
+# The functions run on 3.13 (mode.runtime), and what is deployed from it starts faster. Those that are
+# found are tried: a name can be there and start nothing.
+PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11,$(if $(shell python$(v) -V 2>/dev/null),python$(v))) python3.13)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PACK := $(BIN)/python -m custom_actions
@@ -30,7 +33,7 @@ help: ## Show this list
 install: $(INSTALLED) ## Install what the pack needs into .venv
 
 $(INSTALLED): requirements.txt
-	python3.11 -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
@@ -54,6 +57,9 @@ benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 fi
 hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hundreds of schedules; HAMMER="--seeds 5 ..."
 	@$(BIN)/pytest -q -m slow
 	@PYTHONHASHSEED=0 PYTHONPATH=.:tests:tests/conformance $(BIN)/python tests/hostile/hammer.py $(HAMMER)
+
+permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
+	$(BIN)/python -m infra.permissions > docs/permissions.md
 
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
@@ -131,4 +137,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean

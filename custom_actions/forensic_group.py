@@ -12,7 +12,7 @@ from custom_actions.response import MISSHAPEN, REFUSED, ignoring, readable
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
 when_tagged = get_retry(("UnauthorizedOperation",), max_attempts=2)
 
-# The role in infra/account.yml may revoke rules only of groups with this tag.
+# The roles in infra/account.yml may empty only groups with this tag, and use no other.
 MARK = {"Key": record.GROUP, "Value": "true"}
 
 # A new group is not known everywhere at once.
@@ -126,8 +126,8 @@ def empty_forensic_group(client, group_id):
 class ForensicGroups:
     """The forensic groups of the VPCs of one instance: found, made where missing, and empty.
 
-    ids: {vpc id: group id}. empty: the VPCs whose group was seen to have no rule. errors: {vpc id:
-    why there is no group, or why it still has rules}.
+    ids: {vpc id: group id}. empty: the VPCs whose group was seen to have no rule. made: the VPCs
+    whose group was made here. errors: {vpc id: why there is no group, or why it still has rules}.
     """
 
     def __init__(self, client, name, owner=None):
@@ -136,6 +136,7 @@ class ForensicGroups:
         self.owner = owner
         self.ids = {}
         self.empty = set()
+        self.made = set()
         self.errors = {}
         self.found = {}
 
@@ -164,11 +165,16 @@ class ForensicGroups:
                 empty_forensic_group(self.client, self.ids[vpc_id])
             else:
                 self.ids[vpc_id] = create_forensic_group(self.client, self.name, vpc_id)
+                self.made.add(vpc_id)
                 when_tagged(empty_forensic_group, self.client, self.ids[vpc_id])
         except (*REFUSED, *MISSHAPEN) as error:
             self.errors[vpc_id] = readable(error)
             raise
         self.empty.add(vpc_id)
+
+    def is_marked(self, vpc_id):
+        """Whether the group of a VPC has the tag without which the role may not use it."""
+        return vpc_id in self.made or MARK in (self.found.get(vpc_id) or {}).get("Tags", ())
 
     def of(self, vpc_id):
         """The id of the group of a VPC; raises what kept it from being made."""

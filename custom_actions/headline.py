@@ -231,7 +231,7 @@ class FindingHeadline(EventAction):
             resource: account
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-finding-notify
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:

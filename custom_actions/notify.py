@@ -79,7 +79,7 @@ class NotifyOnce(ResponseAction, Notify):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
@@ -142,7 +142,9 @@ class NotifyOnce(ResponseAction, Notify):
     }
 
     def get_permissions(self):
-        return self.permissions
+        read = {"ec2": "ec2:DescribeInstances", "security-group": "ec2:DescribeSecurityGroups"}
+        other = set(read.values()) - {read.get(self.manager.type)}
+        return tuple(p for p in self.permissions if p not in other)
 
     def left_alone(self, resource):
         return None  # that an instance is exempt is told as well
@@ -258,7 +260,7 @@ class NotifyOnceOfRole(NotifyOnce):
             resource: account
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-role-revoke-sessions
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
@@ -338,7 +340,7 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
             resource: iam-user
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-user-deactivate-access-key
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:

@@ -23,6 +23,7 @@ from .transport import Means
 HERE = Path(__file__).parent
 # Seconds. Lambda refuses a queue as event source whose visibility timeout is shorter.
 TIMEOUT = 120
+RUNTIME = "python3.13"  # c7n_mailer's own default ends sooner
 # Transports of c7n_mailer that would deliver nothing here, so they are refused, not ignored.
 NOT_USED = (
     "sendgrid_api_key", "graph_token_endpoint", "graph_sendmail_endpoint", "graph_client_id",
@@ -47,6 +48,7 @@ def load(path: Path) -> dict:
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     config.setdefault("timeout", TIMEOUT)
+    config.setdefault("runtime", RUNTIME)
     setup_defaults(config)
     return config
 

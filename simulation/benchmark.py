@@ -79,8 +79,8 @@ class Scene:
             file.writestr("bare.py", BARE_SOURCE)
         cloud.client("lambda", ACCOUNT, REGION).create_function(
             FunctionName=BARE,
-            Runtime="python3.11",
-            Role=f"arn:aws:iam::{ACCOUNT}:role/guardduty-response",
+            Runtime="python3.13",
+            Role=f"arn:aws:iam::{ACCOUNT}:role/guardduty-response-ec2-isolate",
             Handler="bare.run",
             Code={"ZipFile": archive.getvalue()},
             Timeout=60,

@@ -1,19 +1,35 @@
-"""CloudFormation resources that moto passes over: it warns, and the stack comes up without them.
+"""Where moto differs from CloudFormation in what the templates of infra/ say.
 
-moto finds resource types among the subclasses of CloudFormationModel, so defining them is enough.
-They are created only: changing or deleting such a stack is not simulated.
+Resource types that it passes over: it warns, and the stack comes up without them. moto finds them
+among the subclasses of CloudFormationModel, so defining them is enough. They are created only:
+changing or deleting such a stack is not simulated.
 
 `expanded` does what CloudFormation's transform AWS::LanguageExtensions does, which moto ignores.
 """
 
 import json
 import re
+from unittest import mock
 
+from moto.cloudformation import parsing
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
 from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
+
+
+def no_value_is_no_element():
+    """`AWS::NoValue` leaves no element in a list. moto leaves None there."""
+    clean = parsing.clean_json
+
+    def clean_json(template, resources):
+        cleaned = clean(template, resources)
+        if isinstance(template, list):
+            return [element for element in cleaned if element is not None]
+        return cleaned
+
+    return mock.patch.object(parsing, "clean_json", clean_json)
 
 
 class Subscription(CloudFormationModel):

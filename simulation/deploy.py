@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import tools
-from .cloud import Cloud
+from .cloud import ADMINISTRATOR, Cloud
 from .cloudformation import expanded  # its import registers resource types with moto
 
 ROOT = Path(__file__).parents[1]
@@ -65,16 +65,22 @@ def alarm_topic(account_id: str, region: str) -> str:
     return f"arn:aws:sns:{region}:{account_id}:security-alarms"
 
 
-def account_stack(cloud: Cloud, account_id: str, region: str, mail_queue_arn: str) -> None:
-    """What one account and region needs before a deploy."""
-    parameters = {"MailQueueArn": mail_queue_arn}
+def account_stack(
+    cloud: Cloud, account_id: str, region: str, mail_queue_arn: str, **parameters: str
+) -> None:
+    """What one account and region needs before a deploy; more parameters of infra/account.yml."""
+    parameters["MailQueueArn"] = mail_queue_arn
     stack(cloud, "account.yml", account_id, region, "guardduty-response", **parameters)
 
 
 def custodian(
-    cloud: Cloud, arguments: Sequence[str | Path], account_id: str, region: str
+    cloud: Cloud,
+    arguments: Sequence[str | Path],
+    account_id: str,
+    region: str,
+    role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
-    """`python -m custom_actions custodian ARGUMENTS` in an account and region.
+    """`python -m custom_actions custodian ARGUMENTS` in an account and region, as a role.
 
     Returns the finished process, stdout and stderr in `stdout`; RuntimeError with both when it
     ends in an error. The process is forked from a server that has imported Custodian and read
@@ -87,7 +93,7 @@ def custodian(
             target=tools.custodian,
             args=(
                 arguments,
-                cloud.environment(account_id, region),
+                cloud.environment(account_id, region, role),
                 ROOT,
                 output,
                 _archives() if cloud.warm else None,
@@ -132,6 +138,7 @@ def deploy(
     account_id: str,
     region: str,
     autonomy: str | None = "contain",
+    role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
     """`custodian run` of policy files, which deploys those with a Lambda mode.
 
@@ -142,7 +149,7 @@ def deploy(
         variables = cloud.folder / "vars.yml"
         variables.write_text(f"autonomy: {autonomy}\n")
         arguments[1:1] = ["--vars-file", variables]
-    return custodian(cloud, arguments, account_id, region)
+    return custodian(cloud, arguments, account_id, region, role)
 
 
 def release(
@@ -155,14 +162,21 @@ def release(
     groups: str = "",
     archive: str = "",
     policy: str | Path = "policies/ec2-release.yml",
+    role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
     """What `make release` runs; it writes into `folder`. RuntimeError when it is not complete."""
     said = {"instance": instance, "record": record, "groups": groups, "archive": archive}
-    return by_hand(cloud, folder, policy, account_id, region, **said)
+    return by_hand(cloud, folder, policy, account_id, region, role, **said)
 
 
 def by_hand(
-    cloud: Cloud, folder: Path, policy: str | Path, account_id: str, region: str, **said: str
+    cloud: Cloud,
+    folder: Path,
+    policy: str | Path,
+    account_id: str,
+    region: str,
+    role: str = ADMINISTRATOR,
+    **said: str,
 ) -> subprocess.CompletedProcess:
     """What a target of make that a person uses runs; it writes into `folder`.
 
@@ -172,7 +186,7 @@ def by_hand(
     variables.write_text("".join(f'{name}: "{value}"\n' for name, value in said.items()))
     arguments = ["run", "--region", region, "--cache-period", "0", "-s", folder / "output"]
     arguments += ["--vars-file", variables, policy]
-    return custodian(cloud, arguments, account_id, region)
+    return custodian(cloud, arguments, account_id, region, role)
 
 
 def _checked(finished: subprocess.CompletedProcess) -> subprocess.CompletedProcess:

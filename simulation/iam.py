@@ -6,12 +6,17 @@ source, and its test fails on plain moto. Nothing here was run against AWS.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from unittest import mock
 
+from moto.core.authorization import enable_iam_authentication
+from moto.core.responses import BaseResponse
 from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociation
+from moto.iam.access_control import IAMPolicyStatement, IAMRequest, PermissionResult
 from moto.iam.exceptions import LimitExceededException
-from moto.iam.models import IAMBackend
+from moto.iam.models import IAMBackend, Role, iam_backends
+from moto.sts.models import sts_backends
+from moto.utilities.utils import get_partition
 
 ROLE_POLICY_SIZE = 10240
 
@@ -19,7 +24,11 @@ ROLE_POLICY_SIZE = 10240
 @contextlib.contextmanager
 def corrected_iam() -> Iterator[None]:
     """Apply the corrections until the end of the block."""
-    with instances_show_the_id_of_their_profile(), inline_policies_have_a_quota():
+    with (
+        instances_show_the_id_of_their_profile(),
+        inline_policies_have_a_quota(),
+        stacks_give_roles_their_policies(),
+    ):
         yield
 
 
@@ -60,7 +69,61 @@ def inline_policies_have_a_quota():
     return mock.patch.object(IAMBackend, "put_role_policy", put_role_policy)
 
 
-def _size(policy: str | dict) -> int:
-    # A mapping from moto's CloudFormation, JSON from everybody else.
-    policy = policy if isinstance(policy, dict) else json.loads(policy)
-    return len(json.dumps(policy, separators=(",", ":")))
+def stacks_give_roles_their_policies():
+    """A role of a CloudFormation stack has the policies of `ManagedPolicyArns` and `Policies`.
+
+    moto passes over the first, and keeps the second in a form of which its own enforcement makes
+    nothing. https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iam-role.html
+    """
+    create = Role.create_from_cloudformation_json.__func__
+
+    def create_from_cloudformation_json(cls, name, template, account_id, region, **kwargs):
+        role = create(cls, name, template, account_id, region, **kwargs)
+        role.policies = {name: json.dumps(policy) for name, policy in role.policies.items()}
+        backend = iam_backends[account_id][get_partition(region)]
+        for arn in template["Properties"].get("ManagedPolicyArns", ()):
+            backend.attach_role_policy(arn, role.name)
+        return role
+
+    return mock.patch.object(
+        Role, "create_from_cloudformation_json", classmethod(create_from_cloudformation_json)
+    )
+
+
+@contextlib.contextmanager
+def enforcing(roles: Collection[str], without: Collection[str] = ()) -> Iterator[None]:
+    """Have moto refuse what these roles may not do, by the names of actions alone.
+
+    roles: names; what anybody else calls is not looked at. without: actions (`ec2:CreateTags`) that
+    the roles lack meanwhile.
+
+    Of the rest of a statement moto's own enforcement makes something else than IAM: one of EC2 or
+    SNS that names a resource never applies, a condition is never met, and the signature of a call
+    in REST is calculated wrongly. So an Allow counts here as if it had `Resource: "*"` and no
+    condition, and a Deny does not count. tests/test_iam_language.py looks at those.
+    """
+    authorize = BaseResponse._authenticate_and_authorize_normal_action
+
+    def only_of_roles(self, resource="*"):
+        issued = sts_backends[self.current_account][get_partition(self.region)]
+        role = issued.get_assumed_role_from_access_key(self.access_key)
+        if role and role.role_arn.rpartition("/")[2] in roles:
+            authorize(self)
+
+    def is_action_permitted(self, action, *_):
+        if self._statement["Effect"] != "Allow" or action in without:
+            return PermissionResult.NEUTRAL
+        allowed = self._check_element_matches("Action", action)
+        return PermissionResult.PERMITTED if allowed else PermissionResult.NEUTRAL
+
+    with (
+        enable_iam_authentication(),
+        mock.patch.object(BaseResponse, "_authenticate_and_authorize_normal_action", only_of_roles),
+        mock.patch.object(IAMRequest, "check_signature"),
+        mock.patch.object(IAMPolicyStatement, "is_action_permitted", is_action_permitted),
+    ):
+        yield
+
+
+def _size(policy: str) -> int:
+    return len(json.dumps(json.loads(policy), separators=(",", ":")))

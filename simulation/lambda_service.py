@@ -82,7 +82,8 @@ class LambdaService:
 
     environment: `(account_id, region, role ARN, session name) -> dict`, the credentials and the
     endpoint as environment variables. client: `(service, account_id, region, role ARN)` -> a boto3
-    client. folder: for unpacked archives. launcher: starts the containers.
+    client; of an administrator without the last. folder: for unpacked archives. launcher: starts
+    the containers.
     """
 
     def __init__(self, environment: Callable, client: Callable, folder: Path, launcher: Launcher):
@@ -284,6 +285,7 @@ class LambdaService:
             return "no dead-letter queue"
         if target.split(":")[2] != "sqs":
             return f"{target} is not an SQS queue"
+        queues = self._client("sqs", config.account_id, config.region)
         sqs = self._client("sqs", config.account_id, config.region, config.role)
         attributes = {
             "RequestID": ("String", request_id),
@@ -291,8 +293,10 @@ class LambdaService:
             "ErrorMessage": ("String", message[:1024] or "-"),
         }
         try:
+            # the role may send, and need not be able to look for the queue
+            url = queues.get_queue_url(QueueName=target.rpartition(":")[2])["QueueUrl"]
             sqs.send_message(
-                QueueUrl=sqs.get_queue_url(QueueName=target.rpartition(":")[2])["QueueUrl"],
+                QueueUrl=url,
                 MessageBody=json.dumps(event),
                 MessageAttributes={
                     name: {"DataType": kind, "StringValue": value}

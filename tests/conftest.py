@@ -57,7 +57,7 @@ def cloud(quick_cloud):
 def stacks(cloud):
     """The stacks alone, for policies that a person runs; let `pack` be it where no other is."""
     mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"])
+    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"], DeactivateAccessKeys="yes")
     return Pack(cloud, mailer["MailQueueUrl"])
 
 

@@ -40,7 +40,8 @@ def test_the_policies_are_deployed_to_each_account(organization, account):
     names = sorted(f["FunctionName"] for f in functions["Functions"])
     assert names == FUNCTIONS
     for function in functions["Functions"]:
-        assert function["Role"] == f"arn:aws:iam::{account['account_id']}:role/guardduty-response"
+        role = f"guardduty-response-{function['FunctionName'].removeprefix('custodian-')}"
+        assert function["Role"] == f"arn:aws:iam::{account['account_id']}:role/{role}"
     events = organization.client("events", account["account_id"], REGION)
     for name in names:
         (target,) = events.list_targets_by_rule(Rule=name)["Targets"]

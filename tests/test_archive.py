@@ -57,10 +57,16 @@ print(json.dumps({
 """
 
 
-def built(name, **mode):
-    """The archive that Custodian would upload for a policy, `mode` changed in it."""
+def read(name, **mode):
+    """A policy, `mode` changed in it; for the Python that runs this, whatever the pack deploys."""
     data = yaml.safe_load((ROOT / "policies" / f"{name}.yml").read_text())["policies"][0]
-    data["mode"] |= mode
+    data["mode"] |= {"runtime": archive.THIS_RUNTIME} | mode
+    return data
+
+
+def built(name, **mode):
+    """The archive that Custodian would upload for a policy."""
+    data = read(name, **mode)
     load_resources((f"aws.{data['resource']}",))
     options = Config.empty(account_id=ACCOUNT, region=REGION)
     (policy,) = PolicyCollection.from_data({"policies": [data]}, options)
@@ -71,17 +77,26 @@ def compiled_names(one):
     return [name for name in one.get_filenames() if name.endswith(".pyc")]
 
 
+@pytest.fixture(scope="module")
+def policy(pack, tmp_path_factory):
+    """The file of ec2-isolate for this Python, deployed."""
+    path = tmp_path_factory.mktemp("policy") / "ec2-isolate.yml"
+    path.write_text(yaml.safe_dump({"policies": [read("ec2-isolate")]}))
+    deploy.deploy(pack.cloud, [path], ACCOUNT, REGION)
+    return path
+
+
 @pytest.fixture
-def unpacked(pack, scene):
+def unpacked(pack, scene, policy):
     """The folder of the deployed function, as the simulation unpacks it."""
     pack.isolate(scene.finding(scene.instance()))
-    folders = [f.parent for f in scene.cloud.folder.glob("*/custom_actions")]
-    policies = {f: json.loads((f / "config.json").read_text())["policies"] for f in folders}
-    return next(f for f, (policy,) in policies.items() if policy["name"] == "ec2-isolate")
+    functions = scene.cloud.client("lambda", ACCOUNT, REGION)
+    deployed = functions.get_function(FunctionName=FUNCTION)["Configuration"]["CodeSha256"]
+    return scene.cloud.folder / deployed.replace("/", "_")
 
 
 def start(scene, folder, *events):
-    role = f"arn:aws:iam::{ACCOUNT}:role/guardduty-response"
+    role = f"arn:aws:iam::{ACCOUNT}:role/guardduty-response-ec2-isolate"
     environment = scene.cloud.environment(ACCOUNT, REGION, role, FUNCTION) | {
         "LAMBDA_TASK_ROOT": str(folder),
         "LAMBDA_RUNTIME_DIR": str(image_packages(scene.cloud.folder / uuid.uuid4().hex)),
@@ -143,12 +158,12 @@ def test_a_compiled_module_is_the_same_whatever_was_compiled_before(before):
     assert child.stdout.strip() == archive.compiled(MODULE.encode(), "a.py").hex(), child.stderr
 
 
-def test_a_second_deploy_changes_nothing(scene, pack):
+def test_a_second_deploy_changes_nothing(scene, pack, policy):
     functions = scene.cloud.client("lambda", ACCOUNT, REGION)
     before = functions.get_function(FunctionName=FUNCTION)["Configuration"]
     scene.cloud.call_log.clear()
 
-    deploy.deploy(scene.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION)
+    deploy.deploy(scene.cloud, [policy], ACCOUNT, REGION)
 
     assert functions.get_function(FunctionName=FUNCTION)["Configuration"] == before
     calls = {call.operation for call in scene.cloud.calls if call.service == "lambda"}

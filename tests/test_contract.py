@@ -23,6 +23,7 @@ import custom_actions
 from custom_actions.builtin import BuiltIn
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
+from mailer.config import RUNTIME
 
 ROOT = Path(__file__).parent.parent
 POLICY_FILES = sorted((ROOT / "policies").rglob("*.yml"))  # with those of opt-in/
@@ -221,9 +222,10 @@ def test_policy_that_runs_in_lambda_brings_the_pack_along(path, policy):
         return
     assert mode["packages"] == ["custom_actions"]
     assert mode["handler"] == "custom_actions.handler.run"
-    assert mode["role"] in ("guardduty-response", f"guardduty-response-{policy['name']}")
+    assert mode["role"] == f"guardduty-response-{policy['name']}"
     assert mode["dead_letter_config"]["TargetArn"].endswith(":guardduty-response-dlq")
-    assert mode["runtime"] and mode["memory"] and mode["timeout"]
+    assert mode["runtime"] == RUNTIME  # the mailer's as well
+    assert mode["memory"] and mode["timeout"]
 
 
 @each_policy

@@ -45,6 +45,32 @@ def test_deploy_deploys_what_has_a_mode_and_runs_nothing(make, scene, pack):
     assert scene.is_isolated(instance)
 
 
+def test_install_takes_the_newest_python_that_starts(tmp_path):
+    """A name that is found need not start: pyenv has one for each version that it knows."""
+
+    def python(version, does):
+        path = tmp_path / f"python{version}"
+        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.chmod(0o755)
+
+    def chosen(*arguments):
+        plan = subprocess.run(
+            ["make", "-n", "install", "VENV=/nowhere", *arguments],
+            cwd=ROOT,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+        ).stdout
+        return plan.split(" -m venv ")[0]
+
+    for version, does in (("3.13", "exit 127"), ("3.12", "echo here"), ("3.11", "echo here")):
+        python(version, does)
+    assert chosen() == "python3.12"
+    python("3.13", "echo here")
+    assert chosen() == "python3.13"
+    assert chosen("PYTHON=python3.11") == "python3.11"
+
+
 def test_dryrun_changes_nothing(make, scene):
     instance = scene.instance()
     before = scene.interfaces(instance), scene.tags(instance)

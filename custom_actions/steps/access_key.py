@@ -64,7 +64,7 @@ class DeactivateAccessKey(OfUser, Step):
             resource: iam-user
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-user-deactivate-access-key
               packages: [custom_actions]
               handler: custom_actions.handler.run
             filters:

@@ -131,7 +131,7 @@ class BlockRemoteAddress(OfInstance, Step):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:

@@ -21,7 +21,7 @@ class EmptyForensicGroup(Step):
             resource: security-group
             mode:
               type: cloudtrail
-              role: guardduty-response
+              role: guardduty-response-forensic-group-guard
               packages: [custom_actions]
               handler: custom_actions.handler.run
               events:

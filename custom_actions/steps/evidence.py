@@ -267,7 +267,7 @@ class PreserveEvidence(Settings, Step):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:

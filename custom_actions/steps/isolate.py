@@ -26,6 +26,7 @@ from custom_actions.response import (
     Run,
     Step,
     describe,
+    error_code,
 )
 
 
@@ -42,6 +43,11 @@ OPERATED = (
 
 # What can hold an isolation back. The argument `judge` names those that do.
 JUDGES = BRAKE, LAST_HEALTHY, RELEASE = "brake", "last-healthy", "release"
+# The role may put interfaces into groups with the mark only (infra/account.yml).
+UNMARKED = (
+    ". The group {} has not the tag {Key}={Value}, without which the role may not use it: see "
+    "whose it is, then tag it"
+)
 
 # What a person says of one interface.
 SAID = re.compile(r"eni-[0-9a-f]{8,17}=sg-[0-9a-f]{8,17}(,sg-[0-9a-f]{8,17})*")
@@ -91,7 +97,7 @@ class IsolateInstance(OfInterfaces, Step):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
               pattern:
@@ -153,12 +159,15 @@ class IsolateInstance(OfInterfaces, Step):
     made. The brake needs one (DescribeSecurityGroups); `last-healthy` one in five minutes
     (DescribeTargetGroups), one for each target group of the VPC, and one when the instance is in an
     Auto Scaling group. With `cut-tracked-connections` one more, and one for each interface; then
-    ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too.
+    ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too, and the
+    right to put back any group (CutTrackedConnections of infra/account.yml).
 
     Limits: branch interfaces of ECS tasks are interfaces of their own, attached to a trunk, and
     are not touched. An interface that an AWS service manages refuses the change; that is
-    reported. Custodian's built-in `modify-security-groups` cannot be used: it leaves groups in
-    place (tests/test_builtin_modify_security_groups.py).
+    reported. The roles of infra/account.yml may put interfaces only into groups with the tag
+    forensic:group=true, which a group has that the pack made; one of that name without it is not
+    used, and the error says so. Custodian's built-in `modify-security-groups` cannot be used: it
+    leaves groups in place (tests/test_builtin_modify_security_groups.py).
 
     Sources: c7n.actions.network.ModifyVpcSecurityGroupsAction;
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyNetworkInterfaceAttribute.html
@@ -180,7 +189,6 @@ class IsolateInstance(OfInterfaces, Step):
         },
     )
     permissions = (
-        *last_healthy.PERMISSIONS,
         *forensic_group.PERMISSIONS,
         "ec2:DescribeInstances",
         "ec2:DescribeNetworkInterfaces",
@@ -191,7 +199,12 @@ class IsolateInstance(OfInterfaces, Step):
 
     def get_permissions(self):
         cut = self.data.get("cut-tracked-connections")
-        return self.permissions + (transition_group.PERMISSIONS if cut else ())
+        judged = LAST_HEALTHY in self.data.get("judge", JUDGES)
+        return (
+            self.permissions
+            + (transition_group.PERMISSIONS if cut else ())
+            + (last_healthy.PERMISSIONS if judged else ())
+        )
 
     @property
     def group_name(self):
@@ -427,19 +440,27 @@ class IsolateInstance(OfInterfaces, Step):
         try:
             self.swap(run, interface)
         except ClientError as error:
+            groups, vpc_id = run.memory["groups"], interface["VpcId"]
             if operator := (run.resource.get("Operator") or {}).get("Principal"):
                 error.response["Error"]["Message"] += OPERATED.format(operator)
+            elif error_code(error) == "UnauthorizedOperation" and not groups.is_marked(vpc_id):
+                error.response["Error"]["Message"] += UNMARKED.format(
+                    groups.ids[vpc_id], **forensic_group.MARK
+                )
             raise
 
     def swap(self, run, interface):
-        forensic = run.memory["groups"].of(interface["VpcId"])
+        groups, vpc_id = run.memory["groups"], interface["VpcId"]
+        forensic, set_groups = groups.of(vpc_id), self.set_groups
+        if vpc_id in groups.made:
+            set_groups = partial(forensic_group.when_tagged, set_groups)
         if not self.data.get("cut-tracked-connections"):
-            self.set_groups(interface, [forensic])
+            set_groups(interface, [forensic])
             return
         transition = run.memory["transition"]
         transition.find([c.item for c in run.fresh if c.item is not None])
         before = run.memory["record"].of.get(interface["NetworkInterfaceId"]) or ()
-        transition.bring_through(interface, self.set_groups, forensic, before)
+        transition.bring_through(interface, set_groups, forensic, before)
 
     def is_verified(self, run):
         """Whether every attached interface was read back in the empty group of its VPC."""

@@ -72,7 +72,7 @@ class SealRecord(OfRecord, Step):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:

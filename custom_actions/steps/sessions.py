@@ -253,7 +253,7 @@ class RevokeInstanceSessions(OfInstance, Revocation):
             resource: ec2
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-ec2-isolate
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
@@ -269,8 +269,9 @@ class RevokeInstanceSessions(OfInstance, Revocation):
     nothing.
 
     IAM: iam:GetInstanceProfile, iam:GetRolePolicy and iam:PutRolePolicy, besides ec2:CreateTags.
-    No condition key of IAM limits PutRolePolicy to deny policies: deny it for the response's own
-    role.
+    No condition key of IAM limits PutRolePolicy to deny policies. The roles of infra/account.yml
+    therefore may edit no role of the pack, and each from its own function alone
+    (`lambda:SourceFunctionArn`): a policy of another name needs a role with its name there.
 
     Limits: only the role that the profile has now; credentials of a role that the instance had
     before go on working. See the module for what a deny does not stop.
@@ -340,7 +341,7 @@ class RevokeFindingSessions(Revocation):
             resource: account
             mode:
               type: guard-duty
-              role: guardduty-response
+              role: guardduty-response-iam-role-revoke-sessions
               packages: [custom_actions]
               handler: custom_actions.handler.run
             filters:
@@ -364,7 +365,7 @@ class RevokeFindingSessions(Revocation):
     the reason: a role that cannot be edited (service-linked, of IAM Identity Center), inline
     policies at their limit. Dry run: reads, changes nothing.
 
-    IAM: iam:GetRole, iam:GetRolePolicy, iam:PutRolePolicy.
+    IAM: iam:GetRole, iam:GetRolePolicy, iam:PutRolePolicy; see the action of that name on ec2.
 
     Limits: a thief who can assume the role anew, under another name, gets a session that is not
     denied; close that way, which is in the role's trust policy. See the module for what a deny does

@@ -24,10 +24,10 @@ policies:
     resource: ec2
     mode:
       type: guard-duty
-      role: guardduty-response
+      role: guardduty-response-ec2-isolate
       packages: [custom_actions]
       handler: custom_actions.handler.run
-      runtime: python3.11
+      runtime: python3.13
       memory: 1769
       timeout: 300
       {options}

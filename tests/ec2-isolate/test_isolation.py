@@ -677,3 +677,23 @@ def test_a_group_whose_tag_is_not_known_everywhere_yet_is_asked_for_once_more(sc
     instance = scene.instance()
 
     assert outcome(pack.isolate(scene.finding(instance)))["isolated"]
+
+
+def test_a_group_that_the_role_may_not_use_is_named_with_what_to_do(scene, pack):
+    """IAM refuses what has not the mark; the simulation does not look at conditions."""
+    instance, group = scene.instance(), scene.group("ForensicSecurityGroup")
+    for operation in ("RevokeSecurityGroupEgress", "ModifyNetworkInterfaceAttribute"):
+        scene.cloud.fail(operation, "UnauthorizedOperation", status=403, times=None)
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert f"The group {group} has not the tag forensic:group=true" in error(invocation)
+
+
+def test_a_new_groups_mark_may_come_late_to_iam(scene, pack):
+    instance = scene.instance()
+    scene.cloud.fail("ModifyNetworkInterfaceAttribute", "UnauthorizedOperation", status=403)
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert invocation.error is None and scene.is_isolated(instance)

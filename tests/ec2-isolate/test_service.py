@@ -43,10 +43,10 @@ def policy(name, actions, options):
         "resource": "ec2",
         "mode": {
             "type": "guard-duty",
-            "role": "guardduty-response",
+            "role": "guardduty-response-ec2-isolate",
             "packages": ["custom_actions"],
             "handler": "custom_actions.handler.run",
-            "runtime": "python3.11",
+            "runtime": "python3.13",
             "timeout": 300,
             "execution-options": options,
         },

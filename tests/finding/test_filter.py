@@ -10,7 +10,7 @@ from c7n.loader import PolicyLoader
 
 INSTANCES = [{"InstanceId": "i-0abc1234def567890"}, {"InstanceId": "i-0abc1234def567891"}]
 TYPES = ["UnauthorizedAccess:EC2/SSHBruteForce", "Recon:EC2/Portscan", {"prefix": "Trojan:EC2/"}]
-GUARD_DUTY = {"type": "guard-duty", "role": "guardduty-response"}
+GUARD_DUTY = {"type": "guard-duty", "role": "guardduty-response-ec2-isolate"}
 
 
 def policy(mode=GUARD_DUTY, resource="ec2", **options):
@@ -144,7 +144,7 @@ def test_without_an_event_everything_passes():
         {"type": "pull"},
         {
             "type": "cloudtrail",
-            "role": "guardduty-response",
+            "role": "guardduty-response-ec2-isolate",
             "events": [{"source": "ec2.amazonaws.com", "event": "X", "ids": "y"}],
         },
     ],

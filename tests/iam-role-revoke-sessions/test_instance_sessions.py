@@ -11,10 +11,10 @@ FUNCTION = "custodian-sessions-of-instance"
 RECORD = "forensic:role-policy"
 MODE = {
     "type": "guard-duty",
-    "role": "guardduty-response",
+    "role": "guardduty-response-ec2-isolate",
     "packages": ["custom_actions"],
     "handler": "custom_actions.handler.run",
-    "runtime": "python3.11",
+    "runtime": "python3.13",
     "memory": 1769,
     "timeout": 300,
 }

@@ -48,6 +48,15 @@ def test_changing_the_groups_through_the_instance_is_noticed(scene, guarded, iso
     assert scene.is_isolated(isolated)
 
 
+def test_a_role_that_is_only_called_like_the_packs_is_not_the_pack(scene, guarded, isolated):
+    change(scene, isolated, scene.groups)
+    (interface,) = scene.interfaces(isolated)
+
+    guarded.deliver(change_of_groups(interface, scene.groups, role="guardduty-response-mallory"))
+
+    assert scene.is_isolated(isolated)
+
+
 def test_an_attached_interface_is_isolated(scene, guarded, isolated):
     attached = scene.attach(isolated, scene.groups)
 
@@ -280,7 +289,8 @@ def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isol
 @pytest.mark.parametrize(
     "event",
     [
-        lambda i: change_of_groups(i, ["sg-0"], role="guardduty-response"),
+        lambda i: change_of_groups(i, ["sg-0"], role="guardduty-response-ec2-isolate"),
+        lambda i: change_of_groups(i, ["sg-0"], role="guardduty-response-isolation-guard"),
         lambda i: change_of_groups(i, ["sg-0"], errorCode="Client.UnauthorizedOperation"),
         lambda i: api_call(
             "ModifyNetworkInterfaceAttribute",
@@ -288,7 +298,13 @@ def test_a_release_is_not_fought_whenever_its_event_arrives(scene, guarded, isol
         ),
         lambda i: change_of_groups("eni-0abc1234def567899", ["sg-0"]),
     ],
-    ids=["the pack itself", "a call that failed", "not about groups", "unknown interface"],
+    ids=[
+        "the response",
+        "the guard itself",
+        "a call that failed",
+        "not about groups",
+        "unknown interface",
+    ],
 )
 def test_what_is_no_interference_is_left_alone(scene, guarded, isolated, event):
     (interface,) = scene.interfaces(isolated)

@@ -1,6 +1,5 @@
 """The mailer as a Lambda function: the archive that `deploy` uploads, fed by the queue."""
 
-import ast
 import collections
 import json
 import threading
@@ -191,7 +190,6 @@ def test_what_the_role_needs_is_what_it_may(fed, server, cloud, stack):
     used = {f"sqs:{c.operation}" for c in cloud.calls if c.service == "sqs" and c.caller == NAME}
     iam = cloud.client("iam", ACCOUNT, REGION)
     policy = iam.get_role_policy(RoleName=NAME, PolicyName="mail-queue")["PolicyDocument"]
-    policy = ast.literal_eval(policy)  # moto keeps what CloudFormation made as Python's text
     allowed = {a for s in policy["Statement"] for a in s["Action"] if a.startswith("sqs:")}
     assert used <= allowed
     # Lambda demands this one when the queue becomes the event source.

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from infra.permissions import deployed
 from simulation import deploy
 
 REGION = "us-west-2"
@@ -47,6 +48,7 @@ def infra(request, cloud):
     people = "" if account == "111122223333" else f"{RELEASER},{RESPONDERS}".format(account)
     mailer = deploy.stack(cloud, "mailer.yml", account, REGION, SenderArns=people)
     parameters = {"MailQueueArn": mailer["MailQueueArn"], "PublisherArns": people}
+    parameters["DeactivateAccessKeys"] = "yes" if people else "no"
     topic = deploy.stack(cloud, "account.yml", account, REGION, **parameters)["TopicArn"]
     sns, sqs = cloud.client("sns", account, REGION), cloud.client("sqs", account, REGION)
     of_topic = sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
@@ -71,7 +73,12 @@ def assert_decisions(policy, account, pack, person):
 def test_the_topic_takes_messages_of_the_pack_only(infra):
     account, policy, _ = infra
     person = "deny" if account == "111122223333" else "by its own policy"
-    assert_decisions(policy, account, "guardduty-response", person)
+    opt_in = "iam-user-deactivate-access-key"
+    for name in set(deployed()) - {opt_in}:
+        assert_decisions(policy, account, f"guardduty-response-{name}", person)
+    # a role of that name is made only where that policy is asked for: in the second account
+    may = decision(policy, f"arn:aws:iam::{account}:role/guardduty-response-{opt_in}")
+    assert may == person
     assert decision(policy, source=f"arn:aws:cloudwatch:{REGION}:{account}:alarm:x") == "deny"
 
 
@@ -79,7 +86,7 @@ def test_the_queue_takes_messages_of_the_topic_and_of_the_mailer_only(infra):
     account, _, policy = infra
     person = "deny" if account == "111122223333" else "by its own policy"
     assert_decisions(policy, account, "guardduty-response-mailer", person)
-    assert decision(policy, f"arn:aws:iam::{account}:role/guardduty-response") == "deny"
+    assert decision(policy, f"arn:aws:iam::{account}:role/guardduty-response-x") == "deny"
     topic = f"arn:aws:sns:eu-west-1:{account}:guardduty-response"
     assert decision(policy, source=topic) == "allow"
     for source in (topic + "-x", topic.replace(account, "999999999999"),

@@ -30,7 +30,7 @@ def make_function(cloud):
                 contents.writestr(path, source)
         return cloud.client("lambda", ACCOUNT, REGION).create_function(
             FunctionName=name,
-            Runtime="python3.11",
+            Runtime="python3.13",
             Role=f"arn:aws:iam::{ACCOUNT}:role/{ROLE}",
             Handler=handler,
             Code={"ZipFile": archive.getvalue()},

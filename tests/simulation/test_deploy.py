@@ -15,7 +15,7 @@ POLICY = """
 policies:
   - name: probe
     resource: account
-    mode: {type: guard-duty, role: guardduty-response}
+    mode: {type: guard-duty, role: guardduty-response-ec2-isolate}
     actions:
       - type: notify
         to: [somebody@example.com]
@@ -70,6 +70,26 @@ def test_stacks_have_the_subscription_and_the_policies_of_topic_and_queue(cloud)
     sqs = cloud.client("sqs", MAIL_ACCOUNT, REGION)
     attributes = sqs.get_queue_attributes(QueueUrl=mail["MailQueueUrl"], AttributeNames=["Policy"])
     assert "sns.amazonaws.com" in attributes["Attributes"]["Policy"]
+
+
+def test_a_second_region_makes_no_role_and_its_topic_names_them_all(cloud):
+    mail = deploy.mailer_stack(cloud, ACCOUNT, REGION)
+    chosen = {"DeactivateAccessKeys": "yes", "CutTrackedConnections": "yes"}
+    deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"], **chosen)
+    iam = cloud.client("iam", ACCOUNT, REGION)
+    roles = iam.list_roles()["Roles"]
+    policies = iam.list_policies(Scope="Local")["Policies"]
+
+    queue = mail["MailQueueArn"]
+    deploy.account_stack(cloud, ACCOUNT, "eu-west-1", queue, CreateRole="no", **chosen)
+
+    assert iam.list_roles()["Roles"] == roles
+    assert iam.list_policies(Scope="Local")["Policies"] == policies
+    sns = cloud.client("sns", ACCOUNT, "eu-west-1")
+    (topic,) = sns.list_topics()["Topics"]
+    policy = sns.get_topic_attributes(TopicArn=topic["TopicArn"])["Attributes"]["Policy"]
+    functions = [role["Arn"] for role in roles if not role["RoleName"].endswith("-mailer")]
+    assert len(functions) == 6 and all(arn in policy for arn in functions)
 
 
 def test_an_archive_that_was_kept_is_the_one_that_is_built(cloud, monkeypatch):

@@ -1,5 +1,6 @@
 """The corrections of the IAM double. On plain moto each test must fail: see test_ec2.py."""
 
+import contextlib
 import json
 from contextlib import nullcontext
 
@@ -8,7 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from simulation.iam import corrected_iam
+from simulation.cloudformation import no_value_is_no_element
+from simulation.iam import corrected_iam, enforcing
 
 ACCOUNT = {
     "region_name": "us-west-2",
@@ -74,3 +76,71 @@ def test_the_inline_policies_of_a_role_have_a_quota_together(iam):
 
     assert refused.value.response["Error"]["Code"] == "LimitExceeded"
     assert len(iam.get_role_policy(RoleName="web", PolicyName="two")["PolicyDocument"]) == 2
+
+
+@contextlib.contextmanager
+def corrected_stacks():
+    with corrected_iam(), no_value_is_no_element():
+        yield
+
+
+STACK = """
+Resources:
+  Shared:
+    Type: AWS::IAM::ManagedPolicy
+    Properties:
+      ManagedPolicyName: shared
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement:
+          - {Effect: Allow, Action: "sns:ListTopics", Resource: "*"}
+          - {Effect: Deny, Action: "ec2:*", Resource: "*"}
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      RoleName: stacked
+      AssumeRolePolicyDocument: {}
+      ManagedPolicyArns: [!Ref Shared, !Ref AWS::NoValue]
+      Policies:
+        - PolicyName: own
+          PolicyDocument:
+            Version: "2012-10-17"
+            Statement:
+              - Effect: Allow
+                Action: ["ec2:DescribeVpcs", "ec2:CreateVpc"]
+                Resource: "arn:aws:ec2:*:*:vpc/*"
+                Condition: {StringEquals: {"aws:TagKeys": x}}
+"""
+
+
+@pytest.mark.parametrize(
+    "corrections",
+    [
+        pytest.param(corrected_stacks, id="corrected"),
+        pytest.param(nullcontext, id="plain-moto", marks=moto_repaired),
+    ],
+)
+def test_a_role_of_a_stack_has_its_policies_and_is_held_to_their_actions(iam):
+    """By moto's enforcement, which without `enforcing` refuses all of it."""
+    boto3.client("cloudformation", **ACCOUNT).create_stack(StackName="s", TemplateBody=STACK)
+    attached = iam.list_attached_role_policies(RoleName="stacked")["AttachedPolicies"]
+    assert [p["PolicyName"] for p in attached] == ["shared"]
+    own = iam.get_role_policy(RoleName="stacked", PolicyName="own")["PolicyDocument"]
+    assert own["Statement"][0]["Effect"] == "Allow"
+    role = "arn:aws:iam::123456789012:role/stacked"
+    keys = boto3.client("sts", **ACCOUNT).assume_role(RoleArn=role, RoleSessionName="test")
+    keys = keys["Credentials"]
+    session = boto3.Session(
+        keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], "us-west-2"
+    )
+    ec2 = session.client("ec2")
+    with enforcing({"stacked"}):
+        ec2.describe_vpcs()
+        ec2.create_vpc(CidrBlock="10.0.0.0/16")
+        session.client("sns").list_topics()
+        iam.list_roles()  # somebody else's
+        with pytest.raises(ClientError, match="not authorized"):
+            ec2.describe_subnets()
+    with enforcing({"stacked"}, {"ec2:DescribeVpcs"}), pytest.raises(ClientError):
+        ec2.describe_vpcs()
+    ec2.describe_subnets()

@@ -1,0 +1,257 @@
+"""What the roles and managed policies of the templates here allow, and which step needs it.
+
+    python -m infra.permissions > docs/permissions.md     (make permissions)
+
+Allowed is what the templates say; needed is what the actions and filters of the policies declare,
+and what Custodian and Lambda do themselves. tests/test_least_privilege.py holds both against each
+other and against the calls that are made. For review and tests; no function holds this module.
+"""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from c7n.config import Config
+from c7n.loader import PolicyLoader
+
+import custom_actions  # noqa: F401 - registers the actions
+
+ROOT = Path(__file__).parents[1]
+POLICIES = [*sorted((ROOT / "policies").glob("*.yml")), *(ROOT / "policies/opt-in").glob("*.yml")]
+ACCOUNT = "111122223333"
+
+LAMBDA = {
+    "Lambda, to log": {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"},
+    "Lambda, to keep what failed": {"sqs:SendMessage"},
+}
+# How the pack, or Custodian, finds the resource (custom_actions/modes.py)
+RESOLVING = {
+    "ec2": {"ec2:DescribeInstances"},
+    "security-group": {"ec2:DescribeSecurityGroups"},
+    "iam-user": {"iam:GetUser"},
+    "account": set(),
+}
+INTERFACES = {"ec2:DescribeNetworkInterfaces"}  # a guard's event may name one
+NOTIFY = {"iam:ListAccountAliases"}  # which Custodian's own action does not declare
+
+
+class Ref(str):
+    """The name in `!Ref NAME`."""
+
+
+class Loader(yaml.SafeLoader):
+    """CloudFormation's short forms as the plain value; `!Sub` with the names of one account."""
+
+
+def _sub(loader, node):
+    return node.value.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
+
+
+def _plain(loader, suffix, node):
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return Ref(node.value)
+
+
+Loader.add_constructor("!Sub", _sub)
+Loader.add_multi_constructor("!", _plain)
+
+
+class Statement(NamedTuple):
+    sid: str
+    effect: str
+    actions: list
+    resources: list
+    condition: dict
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def statements(document):
+    """Those of a policy document."""
+    return [
+        Statement(
+            s.get("Sid"),
+            s["Effect"],
+            _listed(s["Action"]),
+            _listed(s.get("Resource", [])),
+            s.get("Condition", {}),
+        )
+        for s in document["Statement"]
+    ]
+
+
+@functools.cache
+def resources(template):
+    """The resources of a template of this folder: {logical id: resource}."""
+    return yaml.load((ROOT / "infra" / template).read_text(), Loader)["Resources"]  # noqa: S506
+
+
+def managed(template, name):
+    """The statements of a managed policy."""
+    return statements(resources(template)[name]["Properties"]["PolicyDocument"])
+
+
+@functools.cache
+def roles():
+    """What the role of each function may do: {policy: statements}, without what is chosen."""
+    stack = resources("account.yml")
+    found = {}
+    for role in stack.values():
+        if role["Type"] == "AWS::IAM::Role":
+            of = role["Properties"]
+            own = [s for p in of.get("Policies", ()) for s in statements(p["PolicyDocument"])]
+            shared = [s for n in of["ManagedPolicyArns"] for s in managed("account.yml", n)]
+            found[of["RoleName"].removeprefix("guardduty-response-")] = [*shared, *own]
+    return found
+
+
+def allowed(of):
+    """The actions that statements allow."""
+    return {action for s in of if s.effect == "Allow" for action in s.actions}
+
+
+@functools.cache
+def load():
+    """The policies of the pack, as Custodian loads them: {name: policy}."""
+    loader = PolicyLoader(Config.empty(account_id=ACCOUNT, region="us-west-2"))
+    return {
+        policy.name: policy
+        for path in POLICIES
+        for policy in loader.load_data(yaml.safe_load(path.read_text()), "memory://")
+    }
+
+
+def deployed():
+    """The names of the policies that become functions."""
+    return [name for name, policy in load().items() if "mode" in policy.data]
+
+
+def by_hand():
+    """The names of those that a person runs."""
+    return [name for name, policy in load().items() if "mode" not in policy.data]
+
+
+def why(name):
+    """What a policy needs, by who needs it: {words: actions}."""
+    policy = load()[name]
+    mode = policy.data.get("mode", {}).get("type")
+    finding = RESOLVING[policy.resource_type]
+    if mode == "cloudtrail" and policy.resource_type == "ec2":
+        finding = finding | INTERFACES
+    if mode is None and policy.resource_type == "iam-user":
+        finding = finding | {"iam:ListUsers"}  # Custodian's query on the command line
+    found = {"Custodian, to find the resource": finding}
+    manager = policy.resource_manager
+    for element in [*manager.filters, *manager.actions]:
+        needs = set(element.get_permissions())
+        if element.type.startswith("notify"):
+            needs |= NOTIFY
+        found[f"`{element.type}`"] = needs
+    return found | (LAMBDA if mode else {})
+
+
+def reasons(needed):
+    """{action: who needs it}; needed: as `why` gives it."""
+    found = {}
+    for who, actions in needed.items():
+        for action in actions:
+            found.setdefault(action, []).append(who)
+    return found
+
+
+# The page
+
+HEAD = """# What each role may do, and why
+
+Generated by `make permissions` from `infra/`, `policies/` and what each step declares; do not edit.
+
+**What permissions does the Lambda function need to perform the remediation?** To isolate an
+instance, read that back and mail it (`isolate-instance` and `notify-once` of `ec2-isolate`):
+
+{isolating}
+
+Everything else that `ec2-isolate` may do is for its other steps; one that is left out of the policy
+can be left out of the role. Each function has a role of its own.
+
+Each role is tried in the simulation: with it the function does all of its work, and without any one
+of these actions it fails and says so (`tests/test_shipped_roles.py`). The simulation enforces the
+names of actions; resources and conditions are compared with IAM's own data and evaluated
+(`tests/test_iam_language.py`). Nothing of it was run against AWS.
+"""
+
+
+def page():
+    """docs/permissions.md."""
+    steps = why("ec2-isolate")
+    isolating = steps["`isolate-instance`"] | steps["`notify-once`"]
+    isolating |= steps["Custodian, to find the resource"]
+    parts = [HEAD.format(isolating=", ".join(f"`{action}`" for action in sorted(isolating)))]
+    for name in deployed():
+        text = f"## {name}\n\nRole `guardduty-response-{name}`, function `custodian-{name}`.\n"
+        parts.append(text + "\n" + _table(roles()[name], reasons(why(name))))
+    cut = resources("account.yml")["TransitionGroup"]["Properties"]["PolicyDocument"]
+    transition = dict.fromkeys(allowed(statements(cut)), ["`cut-tracked-connections`"])
+    parts.append(
+        "### With CutTrackedConnections\n\nBesides, for `cut-tracked-connections: true`. It may "
+        "then put an interface into any group.\n\n" + _table(statements(cut), transition)
+    )
+    declared = {}
+    for name in by_hand():
+        for who, actions in why(name).items():
+            declared[who] = declared.get(who, set()) | actions
+    needed_by_hand = reasons(declared)
+    deploy = dict.fromkeys(allowed(managed("operators.yml", "Deploy")), ["`custodian run`"])
+    for policy, words, needed in (
+        ("Deploy", "to deploy the functions", deploy),
+        ("Respond", "to isolate and to release by hand", needed_by_hand),
+        ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
+    ):
+        parts.append(
+            f"## People: {policy}\n\nManaged policy `guardduty-response-{policy.lower()}` of "
+            f"`infra/operators.yml`, {words}.\n\n"
+            + _table(managed("operators.yml", policy), needed)
+        )
+    return "\n".join(parts)
+
+
+def _table(of, needed):
+    rows = [
+        f"| `{action}` | {_places(s)} | {_conditions(s)} | {_words(s, needed.get(action, []))} |"
+        for s in of
+        for action in s.actions
+    ]
+    head = ["| action | on | only if | needed by |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _words(statement, who):
+    if statement.effect == "Deny":
+        return "**denied**, whatever allows it"
+    return ", ".join(dict.fromkeys(who)) or "nothing"
+
+
+def _places(statement):
+    names = [r if r == "*" else r.split(":", 5)[5] for r in statement.resources]
+    others = [" of any account" if r.split(":")[4:5] == ["*"] else "" for r in statement.resources]
+    shown = (f"`{name}`{other}" for name, other in zip(names, others, strict=True))
+    return ", ".join(dict.fromkeys(shown))
+
+
+def _conditions(statement):
+    found = []
+    for operator, keys in statement.condition.items():
+        for key, values in keys.items():
+            words = " or ".join(f"`{value.split(':function:')[-1]}`" for value in _listed(values))
+            if operator == "Null":
+                found.append(f"`{key}` is there")
+            else:
+                found.append(f"`{key}` is {words}")
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

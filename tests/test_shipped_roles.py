@@ -1,0 +1,255 @@
+"""The whole story under exactly the roles that are shipped, and without each action of each role.
+
+moto refuses by the names of actions alone (simulation/iam.py, `enforcing`); what it cannot look at
+is in test_iam_language.py.
+"""
+
+import re
+
+import pytest
+from cloudtrail import INCIDENT, api_call
+
+from infra import permissions as shipped
+from simulation import deploy
+from simulation.iam import enforcing
+from simulation.load_balancing import put_into
+
+ACCOUNT, REGION = "111122223333", "us-west-2"
+ROLES = {name: f"guardduty-response-{name}" for name in shipped.deployed()}
+# Lambda's own, which the simulation does not do as the role
+BY_LAMBDA = {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"}
+# The mail does without the account's alias, and the log says so.
+DECORATION = {"iam:ListAccountAliases"}
+RULE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+SERVICES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
+
+
+class Story:
+    """What each function is for, with all around it that it may have to do with."""
+
+    def __init__(self, scene, identities):
+        self.scene, self.cloud, self.identities = scene, scene.cloud, identities
+        clients = ("autoscaling", "elbv2", "elb", "iam")
+        self.scaling, self.elbv2, self.elb, self.iam = (
+            self.cloud.client(name, ACCOUNT, REGION) for name in clients
+        )
+
+    def marked_group(self):
+        """A VPC whose forensic group, made before, has rules; an interface can be put there."""
+        vpc, subnet = self.scene.vpc()
+        group = self.scene.group("ForensicSecurityGroup", vpc)
+        self.scene.ec2.create_tags(
+            Resources=[group], Tags=[{"Key": "forensic:group", "Value": "true"}]
+        )
+        self.scene.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[RULE])
+        return [self.scene.group("app", vpc)], subnet
+
+    def member(self, name):
+        """An instance in service, with a role and a tag that is somebody's forgery."""
+        scene = self.scene
+        self.scaling.create_launch_configuration(
+            LaunchConfigurationName=name,
+            ImageId="ami-12c6146b",
+            InstanceType="t3.micro",
+            SecurityGroups=scene.groups[:1],
+        )
+        self.scaling.create_auto_scaling_group(
+            AutoScalingGroupName=name,
+            LaunchConfigurationName=name,
+            MinSize=0,
+            MaxSize=4,
+            DesiredCapacity=2,
+            VPCZoneIdentifier=scene.subnet_id,
+        )
+        groups = self.scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])
+        instance = groups["AutoScalingGroups"][0]["Instances"][0]["InstanceId"]
+        target_group = self.elbv2.create_target_group(
+            Name=name, Protocol="HTTP", Port=80, VpcId=scene.vpc_id
+        )["TargetGroups"][0]["TargetGroupArn"]
+        self.elbv2.register_targets(TargetGroupArn=target_group, Targets=[{"Id": instance}])
+        self.elb.create_load_balancer(
+            LoadBalancerName=name,
+            Listeners=[{"Protocol": "http", "LoadBalancerPort": 80, "InstancePort": 80}],
+            Subnets=[scene.subnet_id],
+        )
+        self.elb.register_instances_with_load_balancer(
+            LoadBalancerName=name, Instances=[{"InstanceId": instance}]
+        )
+        self.iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+        self.iam.create_instance_profile(InstanceProfileName=name)
+        self.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+        scene.ec2.associate_iam_instance_profile(
+            InstanceId=instance, IamInstanceProfile={"Name": name}
+        )
+        forged = [{"Key": "forensic:settings", "Value": "disableApiStop=False"}]
+        scene.ec2.create_tags(Resources=[instance], Tags=forged)
+        return instance
+
+    def finding_notify(self):
+        return [self.scene.finding(self.scene.instance())]
+
+    def ec2_isolate(self):
+        """One that leaves its Auto Scaling group, and one that has to be kept in it."""
+        first, second = (self.member(self.name(n)) for n in range(2))
+        self.scene.attach(first, *self.marked_group())
+        put_into(second, "Warmed:Running", region=REGION, account_id=ACCOUNT)
+        return [self.scene.finding(instance) for instance in (first, second)]
+
+    def name(self, number):
+        return f"web-{self.scene.vpc_id[-8:]}-{number}"
+
+    def isolated(self):
+        instance = self.scene.instance()
+        self.scene.pack.isolate(self.scene.finding(instance, id=INCIDENT))
+        return instance
+
+    def isolation_guard(self):
+        instance = self.isolated()
+        attached = self.scene.attach(instance, *self.marked_group())
+        vpc, subnet = self.scene.vpc()
+        third = self.scene.attach(instance, [self.scene.group("app", vpc)], subnet)
+        # a part of a record that nobody has written
+        forged = f"forensic:original-groups:{third}:7"
+        self.scene.ec2.create_tags(Resources=[third], Tags=[{"Key": forged, "Value": "sg-0"}])
+        parameters = {"instanceId": instance, "networkInterfaceId": attached}
+        # the second event names an interface
+        items = {"items": [{"groupId": self.scene.groups[0]}]}
+        acl = self.opened(instance)
+        return [
+            api_call("DeleteNetworkAclEntry", {"networkAclId": acl, "ruleNumber": 99}),
+            api_call(
+                "ModifyInstanceAttribute",
+                {"instanceId": instance, "disableApiTermination": {"value": False}},
+            ),
+            api_call("AttachNetworkInterface", parameters),
+            api_call(
+                "ModifyNetworkInterfaceAttribute",
+                {"networkInterfaceId": attached, "groupSet": items},
+            ),
+        ]
+
+    def opened(self, instance):
+        """Take off the protection of an isolated instance, and the denies; the id of the ACL."""
+        ec2 = self.scene.ec2
+        ec2.modify_instance_attribute(InstanceId=instance, DisableApiTermination={"Value": False})
+        subnet = [{"Name": "association.subnet-id", "Values": [self.scene.subnet_id]}]
+        (acl,) = ec2.describe_network_acls(Filters=subnet)["NetworkAcls"]
+        for entry in acl["Entries"]:
+            if entry["RuleNumber"] < 100:
+                key = {k: entry[k] for k in ("RuleNumber", "Egress")}
+                ec2.delete_network_acl_entry(NetworkAclId=acl["NetworkAclId"], **key)
+        return acl["NetworkAclId"]
+
+    def response_guard(self):
+        """A rule that is disabled and a reservation that is lowered; a throttle where there is no
+        reservation."""
+        isolate, notify = "custodian-ec2-isolate", "custodian-finding-notify"
+        self.cloud.client("events", ACCOUNT, REGION).disable_rule(Name=isolate)
+        for name in (isolate, notify):
+            self.cloud.client("lambda", ACCOUNT, REGION).put_function_concurrency(
+                FunctionName=name, ReservedConcurrentExecutions=0
+            )
+        throttled = {"functionName": notify, "reservedConcurrentExecutions": 0}
+        return [
+            api_call("DisableRule", {"name": isolate}, service="events"),
+            api_call("PutFunctionConcurrency20171031", throttled, service="lambda"),
+        ]
+
+    def guardduty_guard(self):
+        return [api_call("DeleteDetector", {"detectorId": "d"}, service="guardduty")]
+
+    def forensic_group_guard(self):
+        self.isolated()
+        group = self.scene.forensic_group()
+        for add in (
+            self.scene.ec2.authorize_security_group_ingress,
+            self.scene.ec2.authorize_security_group_egress,
+        ):
+            add(GroupId=group, IpPermissions=[RULE])
+        return [api_call("AuthorizeSecurityGroupIngress", {"groupId": group})]
+
+    def iam_role_revoke_sessions(self):
+        return [self.identities.stolen(self.identities.role())]
+
+    def iam_user_deactivate_access_key(self):
+        user, (key, _) = self.identities.user()
+        return [self.identities.misused(user, key)]
+
+    def play(self, policy, without=()):
+        """Run the function on each of its events, under its role; the invocations."""
+        events = getattr(self, policy.replace("-", "_"))()
+        self.scene.pack.messages()
+        self.cloud.call_log.clear()
+        with enforcing(ROLES.values(), without):
+            return [
+                self.cloud.invoke(f"custodian-{policy}", event, ACCOUNT, REGION) for event in events
+            ]
+
+    def called(self, policy):
+        return {
+            f"{SERVICES.get(call.service, call.service)}:{call.operation}"
+            for call in self.cloud.call_log.by(f"custodian-{policy}")
+        } - {"sts:AssumeRole"}
+
+
+@pytest.fixture
+def story(scene, guarded, guards, identities):
+    return Story(scene, identities)
+
+
+@pytest.fixture(scope="module")
+def guards(pack):
+    policies = ["policies/response-guard.yml", "policies/guardduty-guard.yml"]
+    deploy.deploy(pack.cloud, policies, ACCOUNT, REGION)
+
+
+@pytest.mark.parametrize("policy", ROLES)
+def test_under_its_role_a_function_does_all_of_its_work_and_may_do_no_more(story, policy):
+    invocations = story.play(policy)
+
+    assert [i.error for i in invocations] == [None] * len(invocations)
+    assert story.scene.pack.messages()
+    unused = shipped.allowed(shipped.roles()[policy]) - story.called(policy) - BY_LAMBDA
+    assert unused == {"sqs:SendMessage"}
+
+
+def test_what_failed_is_kept_as_the_role_or_it_is_said_that_it_was_not(story):
+    """By Lambda: what it may not keep it counts (DeadLetterErrors)."""
+    kept = {}
+    for without in ((), ("sqs:SendMessage",)):
+        (event,) = story.finding_notify()
+        with enforcing(ROLES.values(), {"sns:Publish", *without}):
+            story.scene.pack.deliver(event)
+        kept[without] = story.cloud.invocations[-1].dead_letter
+        assert bool(story.scene.pack.dead_letters()) is (not without)
+    assert kept[()].endswith(":guardduty-response-dlq")
+    assert "AccessDenied" in kept["sqs:SendMessage",]
+
+
+QUICK = {
+    ("finding-notify", "sns:Publish"),
+    ("ec2-isolate", "ec2:ModifyNetworkInterfaceAttribute"),
+    ("iam-role-revoke-sessions", "iam:PutRolePolicy"),
+}
+
+
+@pytest.mark.parametrize(
+    "policy, action",
+    [
+        pytest.param(policy, action, marks=() if (policy, action) in QUICK else (pytest.mark.slow,))
+        for policy, statements in shipped.roles().items()
+        for action in sorted(shipped.allowed(statements) - BY_LAMBDA - {"sqs:SendMessage"})
+    ],
+)
+def test_without_one_of_its_actions_it_fails_and_says_so(story, policy, action):
+    """Which is an error of the function: a retry, the dead-letter queue, an alarm; and a mail,
+    unless it is the mail that fails."""
+    invocations = story.play(policy, without={action})
+
+    if action in DECORATION:
+        assert all("the account's alias is not known" in i.log for i in invocations)
+        return
+    errors = [i.error["errorMessage"] for i in invocations if i.error]
+    assert any(re.search("AccessDenied|UnauthorizedOperation", error) for error in errors), [
+        i.log for i in invocations
+    ]
