@@ -53,13 +53,20 @@ def cloud(quick_cloud):
 
 
 @pytest.fixture(scope="module")
-def pack(cloud):
-    """The stacks and every policy that has a mode, deployed by `custodian run`."""
+def stacks(cloud):
+    """What must exist before a deploy."""
     mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"], DeactivateAccessKeys="yes")
-    policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
-    deploy.deploy(cloud, policies, ACCOUNT, REGION)
+    queue = mailer["MailQueueArn"]
+    deploy.account_stack(cloud, ACCOUNT, REGION, queue, DeactivateAccessKeys="yes")
     return Pack(cloud, mailer["MailQueueUrl"])
+
+
+@pytest.fixture(scope="module")
+def pack(stacks):
+    """The stacks and every policy that has a mode, deployed by `custodian run`."""
+    policies = ["policies/finding-notify.yml", "policies/ec2-isolate.yml"]
+    deploy.deploy(stacks.cloud, policies, ACCOUNT, REGION)
+    return stacks
 
 
 @pytest.fixture
