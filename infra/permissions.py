@@ -18,7 +18,7 @@ from c7n.loader import PolicyLoader
 import custom_actions  # noqa: F401 - registers the actions
 
 ROOT = Path(__file__).parents[1]
-POLICIES = [*sorted((ROOT / "policies").glob("*.yml")), *(ROOT / "policies/opt-in").glob("*.yml")]
+POLICIES = sorted((ROOT / "policies").rglob("*.yml"))
 ACCOUNT = "111122223333"
 
 LAMBDA = {

@@ -1,12 +1,14 @@
-"""The whole story under exactly the roles that are shipped, and without each action of each role.
+"""The whole story under exactly the rights that are shipped, and without each action of each role.
 
-moto refuses by the names of actions alone (simulation/iam.py, `enforcing`); what it cannot look at
-is in test_iam_language.py.
+A person deploys with those of infra/operators.yml, the functions run under those of
+infra/account.yml, a person releases. moto refuses by the names of actions alone (simulation/iam.py,
+`enforcing`); what it cannot look at is in test_iam_language.py.
 """
 
 import re
 
 import pytest
+import yaml
 from cloudtrail import INCIDENT, api_call
 
 from infra import permissions as shipped
@@ -22,6 +24,50 @@ BY_LAMBDA = {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"}
 DECORATION = {"iam:ListAccountAliases"}
 RULE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
 SERVICES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
+
+
+# People, and the managed policies of infra/operators.yml that they have
+PEOPLE = {"deployer": ["deploy"], "responder": ["respond", "credentials"]}
+FREE = {"sts:GetCallerIdentity"}  # needs no permission
+
+
+def called_by(cloud, caller):
+    return {
+        f"{SERVICES.get(call.service, call.service)}:{call.operation}"
+        for call in cloud.call_log.by(caller)
+    } - FREE
+
+
+@pytest.fixture(scope="module")
+def deployed(stacks, tmp_path_factory):
+    """The pack as a person deploys it, and a change of it; and what that person called."""
+    cloud = stacks.cloud
+    deploy.stack(cloud, "operators.yml", ACCOUNT, REGION)
+    iam = cloud.client("iam", ACCOUNT, REGION)
+    for person, policies in PEOPLE.items():
+        iam.create_role(RoleName=person, AssumeRolePolicyDocument="{}")
+        for policy in policies:
+            arn = f"arn:aws:iam::{ACCOUNT}:policy/guardduty-response-{policy}"
+            iam.attach_role_policy(RoleName=person, PolicyArn=arn)
+    files = [path for path in shipped.POLICIES if "    mode:" in path.read_text()]
+    (data,) = yaml.safe_load((shipped.ROOT / "policies/finding-notify.yml").read_text())["policies"]
+    data["mode"] |= {"memory": 1024}
+    changed = tmp_path_factory.mktemp("policy") / "changed.yml"
+    changed.write_text(yaml.safe_dump({"policies": [data]}))
+    with enforcing(PEOPLE):
+        for policies, mode in ((files, "contain"), ([changed], None), ([changed], "ask")):
+            deploy.deploy(cloud, policies, ACCOUNT, REGION, mode, role="deployer")
+    return stacks, called_by(cloud, "deployer")
+
+
+@pytest.fixture(scope="module")
+def pack(deployed):
+    return deployed[0]
+
+
+@pytest.fixture(scope="module")
+def credentials(pack):
+    return pack  # which has those policies already
 
 
 class Story:
@@ -186,21 +232,12 @@ class Story:
             ]
 
     def called(self, policy):
-        return {
-            f"{SERVICES.get(call.service, call.service)}:{call.operation}"
-            for call in self.cloud.call_log.by(f"custodian-{policy}")
-        } - {"sts:AssumeRole"}
+        return called_by(self.cloud, f"custodian-{policy}") - {"sts:AssumeRole"}
 
 
 @pytest.fixture
-def story(scene, guarded, guards, identities):
+def story(scene, identities):
     return Story(scene, identities)
-
-
-@pytest.fixture(scope="module")
-def guards(pack):
-    policies = ["policies/response-guard.yml", "policies/guardduty-guard.yml"]
-    deploy.deploy(pack.cloud, policies, ACCOUNT, REGION)
 
 
 @pytest.mark.parametrize("policy", ROLES)
@@ -228,7 +265,7 @@ def test_what_failed_is_kept_as_the_role_or_it_is_said_that_it_was_not(story):
 
 QUICK = {
     ("finding-notify", "sns:Publish"),
-    ("ec2-isolate", "ec2:ModifyNetworkInterfaceAttribute"),
+    ("isolation-guard", "ec2:ModifyNetworkInterfaceAttribute"),
     ("iam-role-revoke-sessions", "iam:PutRolePolicy"),
 }
 
@@ -253,3 +290,40 @@ def test_without_one_of_its_actions_it_fails_and_says_so(story, policy, action):
     assert any(re.search("AccessDenied|UnauthorizedOperation", error) for error in errors), [
         i.log for i in invocations
     ]
+
+
+def allowed_to_people(*names):
+    return set().union(*(shipped.allowed(shipped.managed("operators.yml", n)) for n in names))
+
+
+def test_a_person_deploys_with_the_rights_to_deploy(deployed):
+    pack, called = deployed
+    functions = pack.cloud.client("lambda", ACCOUNT, REGION).list_functions()["Functions"]
+    memory = {f["FunctionName"].removeprefix("custodian-"): f["MemorySize"] for f in functions}
+    assert set(memory) == set(ROLES) and memory["finding-notify"] == 1024
+    # that a role is passed, and tags that are no longer there, are not seen in these calls
+    assert allowed_to_people("Deploy") - called == {"iam:PassRole", "lambda:UntagResource"}
+
+
+def test_a_person_releases_with_the_rights_to_respond(scene, pack, tmp_path):
+    instance = scene.instance(scene.groups)
+    before = scene.interfaces(instance)
+    for without in ({"ec2:ModifyNetworkInterfaceAttribute"}, set()):
+        pack.isolate(scene.finding(instance))
+        with enforcing(PEOPLE, without):
+            release = (scene.cloud, tmp_path, instance, ACCOUNT, REGION)
+            if without:
+                with pytest.raises(RuntimeError, match="AccessDenied|UnauthorizedOperation"):
+                    deploy.release(*release, role="responder")
+            else:
+                deploy.release(*release, role="responder")
+
+    assert scene.interfaces(instance) == before
+    assert any(m["policy"]["name"] == "ec2-release" for m in pack.messages())
+
+
+def test_the_rights_to_respond_are_what_response_and_release_declare():
+    declared = set().union(
+        *(actions for name in shipped.by_hand() for actions in shipped.why(name).values())
+    ) - set().union(*shipped.LAMBDA.values())
+    assert allowed_to_people("Respond", "Credentials") == declared - FREE
