@@ -62,7 +62,8 @@ def is_of_kind(resource, kind):
 def shipped_statements():
     for path in sorted((shipped.ROOT / "infra").glob("*.yml")):
         for name, resource in shipped.resources(path.name).items():
-            if not resource["Type"].startswith("AWS::IAM::"):
+            # a Fn::ForEach is a list
+            if isinstance(resource, list) or not resource["Type"].startswith("AWS::IAM::"):
                 continue
             of = resource["Properties"]
             documents = [p["PolicyDocument"] for p in of.get("Policies", ())]

@@ -301,8 +301,9 @@ def test_a_person_deploys_with_the_rights_to_deploy(deployed):
     functions = pack.cloud.client("lambda", ACCOUNT, REGION).list_functions()["Functions"]
     memory = {f["FunctionName"].removeprefix("custodian-"): f["MemorySize"] for f in functions}
     assert set(memory) == set(ROLES) and memory["finding-notify"] == 1024
-    # that a role is passed, and tags that are no longer there, are not seen in these calls
-    assert allowed_to_people("Deploy") - called == {"iam:PassRole", "lambda:UntagResource"}
+    # that a role is passed, and what is no longer there, are not seen in these calls
+    gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency"}
+    assert allowed_to_people("Deploy") - called == {"iam:PassRole", *gone}
 
 
 def test_a_person_releases_with_the_rights_to_respond(scene, pack, tmp_path):
