@@ -99,8 +99,13 @@ def test_isolate(replay):
     tags = replay.sent_to("CreateTags")
     record, notified = tags[0], tags[-1]
     (state,) = [t for t in tags if "forensic:state" in str(t["Tags"])]
-    assert set(record["Resources"]) == set(before)
-    assert {t["Key"].split(":")[2]: t["Value"].split() for t in record["Tags"]} == before
+    # with the claim, which the brake counts, in one call
+    *recorded, claim = record["Tags"]
+    assert set(record["Resources"]) == {*before, group["GroupId"]}
+    assert {t["Key"].split(":")[2]: t["Value"].split() for t in recorded} == before
+    assert claim["Key"] == f"forensic:record:{replay.instance}"
+    (tidied,) = [t for t in replay.sent_to("DeleteTags") if t["Resources"] == [group["GroupId"]]]
+    assert {t["Key"] for t in tidied["Tags"]} == {t["Key"] for t in recorded}
     assert state["Resources"] == notified["Resources"] == [replay.instance]
     assert {"Key": "forensic:state", "Value": "isolated"} in state["Tags"]
     operations = [operation for operation, _ in replay.sent]
