@@ -806,7 +806,8 @@ class ReleaseInstance(OfInterfaces, Revert):
         if not run.changes:
             return "No interface is isolated; what was left of the incident in the tags is removed."
         if not run.problems:
-            return "The recorded groups are back on every interface, as read back from EC2."
+            stays = f" But {run.memory['stays']}" if "stays" in run.memory else ""
+            return f"The recorded groups are back on every interface, as read back from EC2.{stays}"
         if self.is_over(run):
             return "Not everything could be put back."
         return "Not everything could be put back; the record is kept, the release can be run again."

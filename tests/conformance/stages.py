@@ -109,6 +109,9 @@ class Isolate(Stage):
     rare = ("ec2:DeleteTags",)
     variants = ({}, {"elsewhere": True}, {"rules": True})
 
+    def data(self):
+        return {"max-per-hour": 1000, "judge": ["brake", "release"]}
+
     def setup(self, elsewhere=False, rules=False):
         self.instance, self.neighbour = self.launch(), self.launch()
         self.event["detail"]["resource"]["instanceDetails"]["instanceId"] = self.instance
@@ -158,12 +161,18 @@ class Isolate(Stage):
 
         def place(key):
             *_, interface = key.split(":")
+            if interface not in order:
+                return key.replace(interface, "the instance")
             return key.replace(interface, f"interface {order.index(interface)}")
+
+        def plain(value):
+            """Without the time of a claim."""
+            return value.partition("=")[0] if value.startswith("begun=") else value
 
         return [
             {
                 "groups": sorted(g["GroupName"] for g in i["Groups"]),
-                "tags": sorted((place(t["Key"]), t["Value"]) for t in i["TagSet"]),
+                "tags": sorted((place(t["Key"]), plain(t["Value"])) for t in i["TagSet"]),
             }
             for i in shown
         ]

@@ -151,7 +151,8 @@ def test_what_is_refused_changes_nothing(scene, pack, isolate):
 
 def test_what_is_not_complete_can_be_gone_on_with(scene, pack, isolate):
     instance = scene.instance()
-    scene.cloud.fail("ModifyNetworkInterfaceAttribute", "UnauthorizedOperation")
+    # into a group that was just made it is tried once more
+    scene.cloud.fail("ModifyNetworkInterfaceAttribute", "UnauthorizedOperation", times=2)
 
     succeeded, output = isolate(instance)
 

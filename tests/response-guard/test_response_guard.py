@@ -32,13 +32,15 @@ SPELT = {
 def watched(pack, tmp_path_factory):
     """The guard; without rules, one that only observes and one that knows a reservation."""
     (data,) = yaml.safe_load(GUARD.read_text())["policies"]
+    data["actions"][0] = "restore-response"  # what is reserved is the last one's
     observing = copy.deepcopy(data) | {"name": "observing"}
     observing["mode"]["execution-options"] = {"autonomy": "observe"}
     reserving = copy.deepcopy(data) | {"name": "reserving"}
     reserving["actions"][0] = {"type": "restore-response", "reserved": {ISOLATE: 4}}
     others = tmp_path_factory.mktemp("policies") / "others.yml"
-    others.write_text(yaml.safe_dump({"policies": [observing, reserving]}))
-    deploy.deploy(pack.cloud, [GUARD, others], ACCOUNT, REGION)
+    others.write_text(yaml.safe_dump({"policies": [data, observing, reserving]}))
+    deploy.deploy(pack.cloud, [others], ACCOUNT, REGION)
+    functions(pack).delete_function_concurrency(FunctionName=ISOLATE)
     for name in ("custodian-observing", "custodian-reserving"):
         events(pack).remove_targets(Rule=name, Ids=[name])
         events(pack).delete_rule(Name=name)

