@@ -269,6 +269,12 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
         assert not loaded.resource_manager.filter_resources([RESOURCE], event)
 
 
+@each_policy
+def test_how_far_a_policy_may_go_is_said_at_the_deploy(path, policy):
+    if "mode" in policy:
+        assert policy["mode"]["execution-options"] == {"autonomy": "{autonomy}"}
+
+
 def test_opt_in_policies_are_not_deployed_by_make():
     makefile = (ROOT / "Makefile").read_text()
     assert "POLICIES := $(wildcard policies/*.yml)" in makefile
