@@ -126,8 +126,6 @@ class ByHand(Filter):
         if not named:
             return self.own_event(instance_id, f"by-hand-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         if OWN_ID.fullmatch(named):
-            if tags.get(record.FINDING) != named:
-                raise self.refusal(f"{instance_id} is in no response called {named}")
             return self.own_event(instance_id, named)
         event = self.finding(named)
         about = mapping(event, "detail", "resource", "instanceDetails").get("instanceId")

@@ -4,7 +4,7 @@ import logging
 from functools import partial
 
 from custom_actions import record, seal
-from custom_actions.record import ORIGINAL_GROUPS, SEAL, tags_of
+from custom_actions.record import ORIGINAL_GROUPS, tags_of
 from custom_actions.response import REFUSED, describe
 
 log = logging.getLogger("custodian.actions.isolate")
@@ -39,6 +39,7 @@ class GroupsRecord:
         self.unsealed = None  # why there is no room for a seal
         self.doubtful = set()  # interfaces that have other groups than on record, and no seal
         self._shown = {}  # as the interfaces' tags say it
+        self._again = set()  # interfaces whose record was gone, and was written once more
         self._claimed = []  # what got the claim
         self._stray = []  # the forensic groups that got the record with it
         self._written = {}  # interface id: the tags with its record, as this response wrote them
@@ -55,8 +56,10 @@ class GroupsRecord:
             name = interface["NetworkInterfaceId"]
             if name in self._shown:
                 self.of.setdefault(name, self._shown[name])
-            elif name in self.of and name not in self._written and name not in self.refused:
-                # gone since the first look: a person has released it meanwhile
+            elif name in self.of and name not in self._again and name not in self.refused:
+                # gone since the first look: a person has released it meanwhile, or another response
+                # to the same instance was held back and took its own record off
+                self._again.add(name)
                 self._record([name])
 
     def write(self, interfaces, carriers=(), claim=None):
@@ -105,14 +108,17 @@ class GroupsRecord:
         if new:
             self._record(new)
 
-    def withdraw(self):
-        """Take back the claim, and what was recorded with it. Raises what EC2 answers."""
-        keys = {tag["Key"] for tags in self._written.values() for tag in tags}
-        keys.add(SEAL + self.instance_id)
-        resources = {*self._claimed, *self._written}
-        if resources:
+    def withdraw(self, claim):
+        """Take back the claim, and what was recorded with it. Raises what EC2 answers.
+
+        With their values: what another response to the same instance has written stays.
+        """
+        tags = {tag["Key"]: tag for own in self._written.values() for tag in own}
+        if self._claimed:
+            tags[claim["Key"]] = claim
+        if tags:
             self.client.delete_tags(
-                Resources=sorted(resources), Tags=[{"Key": key} for key in sorted(keys)]
+                Resources=sorted({*self._claimed, *self._written}), Tags=list(tags.values())
             )
 
     def tidy(self, run):
@@ -176,12 +182,13 @@ class GroupsRecord:
             Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )
 
-    def seal(self, run, group_ids, reopened, begun=None):
+    def seal(self, run, group_ids, reopened, begun=None, counts=True):
         """Put the digest of the record on the forensic groups, unless it is there.
 
         group_ids: {VPC id: forensic group} of the interfaces. reopened: whether an instance that a
-        person was releasing is isolated again. begun: as the claim says it. What was sealed before
-        and is not what is on record now stays sealed as it was: a release then asks.
+        person was releasing is isolated again. begun: as the claim says it; counts: whether the
+        brake has to count it. What was sealed before and is not what is on record now stays sealed
+        as it was: a release then asks.
         """
         known = self._shown | {name: self.of[name] for name in self._written}
         words = seal.words_of({k: v for k, v in known.items() if k not in self.refused})
@@ -211,6 +218,8 @@ class GroupsRecord:
             )
             return
         wanted = ({seal.BEGUN: begun} if begun else {}) | sealed | {seal.GROUPS: digest}
+        if not counts:
+            wanted.pop(seal.BEGUN, None)
         if reopened:
             wanted.pop(seal.RELEASING, None)
         for group_id in sorted(carriers):

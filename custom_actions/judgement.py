@@ -9,7 +9,8 @@ proxy or a forwarder that asks on behalf of others. So an isolation first claims
 reads all claims of the account and region: when as many as allowed are earlier, within an hour, it
 takes its claim and the record back and changes nothing. Each invocation writes before it reads, so
 of many at once the first ones, by the time of their claims, go on and the others do not. One that
-is isolated already counts whatever its time.
+is isolated already counts whatever its time; one that could not be isolated counts no more. By the
+same claims the last healthy members of a group do not go together (custom_actions/last_healthy.py).
 
 What remains without a database: EC2 shows new tags late now and then, and clocks of functions
 differ by some milliseconds; an invocation that does not see an earlier claim yet goes on, so among
@@ -39,6 +40,7 @@ class Claim(NamedTuple):
     begun: datetime
     instance_id: str
     is_done: bool = False
+    is_released: bool = False
 
     def __str__(self):
         return f"{self.instance_id} at {self.begun:%H:%M:%S} UTC"
@@ -79,7 +81,8 @@ def claims(client):
             prefix = next((p for p in (SEAL, RELEASED) if key.startswith(p)), None)
             words = words_of(value) if prefix else {}
             if begun := as_time(words.get(seal.BEGUN, "")):
-                claim = Claim(begun, key.removeprefix(prefix), not seal.is_claim(words))
+                name, done = key.removeprefix(prefix), not seal.is_claim(words)
+                claim = Claim(begun, name, done, prefix == RELEASED)
                 found[claim.instance_id] = max(claim, found.get(claim.instance_id, claim))
     return found
 
@@ -87,12 +90,17 @@ def claims(client):
 class Brake:
     """The place of one isolation among those of an hour.
 
-    at_most: how many may begin within an hour. begun: of a claim that an earlier try has left.
+    at_most: how many may begin within an hour. begun: the words of claims that an earlier try has
+    left; the time is the first one's, unless that was more than an hour ago.
+    earlier: the claims before this one, once `look` has read them.
     """
 
-    def __init__(self, client, instance_id, at_most, begun=None):
+    def __init__(self, client, instance_id, at_most, begun=()):
         self.client, self.at_most = client, at_most
-        self.claim = Claim(begun or datetime.now(UTC), instance_id)
+        now = datetime.now(UTC)
+        left = [t for t in map(as_time, begun) if t and now - WINDOW < t <= now]
+        self.claim = Claim(min(left, default=now), instance_id)
+        self.earlier = []
 
     @property
     def tag(self):
@@ -101,17 +109,20 @@ class Brake:
             "Value": f"{seal.BEGUN}={as_word(self.claim.begun)}",
         }
 
-    def ahead(self):
-        """The claims before this one, when they are as many as may be; else an empty list."""
+    @property
+    def holds(self):
+        return len(self.earlier) >= self.at_most
+
+    def look(self):
+        """Read the claims. Raises ClientError."""
         others = claims(self.client)
         others.pop(self.claim.instance_id, None)
         mine = self.claim._replace(begun=as_time(as_word(self.claim.begun)))
-        earlier = sorted(
+        self.earlier = sorted(
             claim
             for claim in others.values()
             if claim.begun > mine.begun - WINDOW and (claim.is_done or claim < mine)
         )
-        return earlier if len(earlier) >= self.at_most else []
 
 
 class Release(NamedTuple):

@@ -4,6 +4,9 @@ Asked before the swap, so it must not take long: the calls give up quickly, afte
 the rest is not asked, and a warm function remembers for some minutes which target groups there are
 (the health of their targets it asks for each time). What could not be read is no reason to leave an
 intruder alone.
+
+A member whose own isolation has begun is no healthy one any more, by its seal or claim on the
+forensic group of the VPC.
 """
 
 import time
@@ -34,8 +37,8 @@ PERMISSIONS = (
 class LastHealthy:
     """Looks at the Auto Scaling group and the target groups of one instance.
 
-    instance: as EC2 describes it. of: the groups in which no other member is healthy. unknown:
-    {what: why} of what could not be read.
+    instance: as EC2 describes it. healthy: {group: the healthy members of a group that it is one
+    of}. unknown: {what: why} of what could not be read.
 
     An Auto Scaling group is asked only when the instance has EC2's tag of one; target groups are
     those of the VPCs of its interfaces that a load balancer routes to, by instance or address.
@@ -51,15 +54,20 @@ class LastHealthy:
         self.memory = vars(local_session(session_factory))  # as long as the function is warm
         self.instance = instance
         self.end = time.monotonic() + BUDGET
-        self.of, self.unknown = [], {}
+        self.healthy, self.unknown = {}, {}
         if group := tags_of(instance).get(GROUP_TAG):
             self._ask(f"Auto Scaling group {group}", self._auto_scaling_group, group)
         for arn in self._ask("target groups", self._target_groups) or ():
             name = arn.rpartition(":targetgroup/")[2].partition("/")[0]
             self._ask(f"target group {name}", self._target_group, arn)
 
+    def of(self, gone):
+        """The groups in which no other member is healthy; gone: ids of others that are leaving."""
+        own = self.instance["InstanceId"]
+        return [what for what, ids in self.healthy.items() if ids - set(gone) <= {own}]
+
     def _ask(self, what, call, *args):
-        """The answer of a call; where it is True, this is one of those it is the last one of."""
+        """The answer of a call; where it is a set with this instance, those are the healthy."""
         try:
             if time.monotonic() > self.end:
                 raise PolicyExecutionError(f"not asked any more after {BUDGET} s")
@@ -67,21 +75,20 @@ class LastHealthy:
         except (*REFUSED, *MISSHAPEN) as error:
             self.unknown[what] = describe(readable(error))
             return None
-        if answer is True:
-            self.of.append(what)
+        if isinstance(answer, set) and self.instance["InstanceId"] in answer:
+            self.healthy[what] = answer
         return answer
 
     def _auto_scaling_group(self, name):
         described = self.client("autoscaling").describe_auto_scaling_groups(
             AutoScalingGroupNames=[name]
         )
-        healthy = {
+        return {
             member["InstanceId"]
             for group in described["AutoScalingGroups"]
             for member in group["Instances"]
             if member["LifecycleState"] == "InService" and member["HealthStatus"] == "Healthy"
         }
-        return healthy == {self.instance["InstanceId"]}
 
     def _target_groups(self):
         known, until = self.memory.get("target_groups", ((), 0))
@@ -99,7 +106,7 @@ class LastHealthy:
 
     def _target_group(self, arn):
         described = self.client("elbv2").describe_target_health(TargetGroupArn=arn)
-        healthy = {
+        found = {
             target["Target"]["Id"]
             for target in described["TargetHealthDescriptions"]
             if target["TargetHealth"]["State"] in SERVING
@@ -113,4 +120,5 @@ class LastHealthy:
             )
             for address in interface.get(items) or ()
         }
-        return bool(healthy) and healthy <= own
+        # its own addresses are it
+        return {self.instance["InstanceId"] if target in own else target for target in found}

@@ -26,6 +26,7 @@ from custom_actions.headline import (
 from custom_actions.instance import describe_instance
 from custom_actions.record import (
     BY_HAND,
+    FINDING,
     GUARDED,
     INCIDENT,
     NOTIFIED,
@@ -178,7 +179,7 @@ class NotifyOnce(ResponseAction, Notify):
         target, name = self.commands[self.manager.type]
         command = f"make {target} {name}={resource[self.manager.resource_type.id]}"
         command += f" REGION={self.manager.config.region}"
-        finding = mapping(event, "detail").get("id")
+        finding = mapping(event, "detail").get("id") or tags_of(resource).get(FINDING)
         if isinstance(finding, str) and FINDING_ID.fullmatch(finding):
             command += f" FINDING={finding}"
         return command

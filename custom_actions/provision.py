@@ -100,27 +100,40 @@ def keep_undelivered(client, func, queue):
 
 
 def settle_autonomy(policy):
-    """Replace the variable by its value, by what is deployed, or by observe; and tag it.
-
-    IAM: lambda:GetFunction.
-    """
+    """Replace the variable by its value, by what is deployed, or by observe; and tag it."""
     mode = policy.data["mode"]
     options = mode.get("execution-options", {})
     if autonomy.OPTION not in options:
         return
     if options[autonomy.OPTION] == autonomy.UNSET:
-        options[autonomy.OPTION] = deployed_autonomy(policy) or autonomy.OBSERVE
+        options[autonomy.OPTION] = deployed_autonomy(policy)
     word = autonomy.checked(options[autonomy.OPTION], f"policy:{policy.name}")
     mode.setdefault("tags", {})[autonomy.TAG] = word
     log.info("policy:%s autonomy:%s", policy.name, word)
 
 
 def deployed_autonomy(policy):
-    """The word of the function as it is deployed now, or None."""
+    """The word of the function as it is deployed now; observe where there is no function yet.
+
+    Raises PolicyExecutionError where the function does not tell: no deploy changes a mode that
+    nobody has said.
+
+    IAM: lambda:GetFunction, and lambda:ListTags, without which it shows no tags.
+    https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html
+    """
     client = policy.session_factory().client("lambda", region_name=policy.options.region)
     name = policy.data["mode"].get("function-prefix", "custodian-") + policy.name
     deployed = ignoring("ResourceNotFoundException", client.get_function, FunctionName=name)
-    return (deployed or {}).get("Tags", {}).get(autonomy.TAG)
+    if deployed is None:
+        log.warning("policy:%s is new here, and observes; say MODE= for more", policy.name)
+        return autonomy.OBSERVE
+    if autonomy.TAG not in deployed.get("Tags", {}):
+        error = (deployed.get("TagsError") or {}).get("Message", "there is none")
+        raise PolicyExecutionError(
+            f"policy:{policy.name} the mode of {name} is not known, its tag {autonomy.TAG} is not "
+            f"to be read ({error}): say MODE=observe, ask or contain. Nothing was changed"
+        )
+    return deployed["Tags"][autonomy.TAG]
 
 
 LambdaMode.provision = provision

@@ -190,6 +190,9 @@ UNRECORDED = "c7n:unrecorded"
 # Where isolate-instance says that the original groups must not be sealed by the steps behind it.
 DOUBTFUL = "c7n:doubtful"
 
+# Where isolate-instance says that it failed before anything could be judged.
+NOT_JUDGED = "c7n:not-judged"
+
 # Where verify-record leaves what is to be put back: {key: words}.
 VERIFIED = "c7n:verified"
 

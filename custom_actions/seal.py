@@ -139,6 +139,13 @@ def read(group, instance_id):
     return dict(word.split("=", 1) for word in value.split() if "=" in word)
 
 
+def leaving(group):
+    """The instances that a group has a seal or a claim of, and that nobody is releasing."""
+    keys = [key for key in tags_of(group) if key.startswith(SEAL)]
+    ids = [key.removeprefix(SEAL) for key in keys]
+    return {i for i in ids if RELEASING not in read(group, i)}
+
+
 def find(client, instance_id, group_ids=None):
     """The groups that carry a seal of the instance: {group id: seal}.
 

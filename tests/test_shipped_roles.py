@@ -301,8 +301,8 @@ def test_a_person_deploys_with_the_rights_to_deploy(deployed):
     functions = pack.cloud.client("lambda", ACCOUNT, REGION).list_functions()["Functions"]
     memory = {f["FunctionName"].removeprefix("custodian-"): f["MemorySize"] for f in functions}
     assert set(memory) == set(ROLES) and memory["finding-notify"] == 1024
-    # that a role is passed, and what is no longer there, are not seen in these calls
-    gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency"}
+    # that a role is passed, tags are shown, and what is no longer there, is not seen in these calls
+    gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency", "lambda:ListTags"}
     assert allowed_to_people("Deploy") - called == {"iam:PassRole", *gone}
 
 

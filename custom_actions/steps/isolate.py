@@ -49,6 +49,9 @@ UNMARKED = (
     "whose it is, then tag it"
 )
 
+# As record.short_id makes them; whoever may tag the instance can write others.
+SHORT_ID = re.compile(r"[0-9a-f]{10}")
+
 # What a person says of one interface.
 SAID = re.compile(r"eni-[0-9a-f]{8,17}=sg-[0-9a-f]{8,17}(,sg-[0-9a-f]{8,17})*")
 
@@ -214,6 +217,7 @@ class IsolateInstance(OfInterfaces, Step):
         try:
             return super().respond(resource, event)
         except Exception:
+            resource[record.NOT_JUDGED] = True
             if not self.dryrun:
                 self.begin_without_isolation(Run(resource, event))
             raise
@@ -307,24 +311,22 @@ class IsolateInstance(OfInterfaces, Step):
         if LAST_HEALTHY in judges:
             instance = run.resource | {"NetworkInterfaces": view.interfaces}
             look = last_healthy.LastHealthy(self.manager.session_factory, instance)
-            if look.of:
-                raise self.withheld(
-                    LAST_HEALTHY, f"It is the last healthy member of {', '.join(look.of)}."
-                )
-            run.memory["not-judged"] = look.unknown
+            leaving = set().union(*map(seal.leaving, groups))
+            self.spare_the_last(look, leaving)
+            run.memory |= {"members": look, "leaving": leaving}
         if BRAKE in judges:
-            claims = [seal.read(group, instance_id).get(seal.BEGUN) for group in groups]
-            run.memory["brake"] = judgement.Brake(
-                self.client(),
-                instance_id,
-                self.data.get("max-per-hour", judgement.AT_MOST),
-                min(filter(None, map(judgement.as_time, filter(None, claims))), default=None),
-            )
+            run.memory["brake"] = [seal.read(g, instance_id).get(seal.BEGUN, "") for g in groups]
 
-    def withheld(self, by, reason):
+    def spare_the_last(self, look, leaving, but=""):
+        """Raise NothingToDo for the last healthy member of a group."""
+        if last := look.of(leaving):
+            reason = f"It is the last healthy member of {', '.join(last):.300}."
+            raise self.withheld(LAST_HEALTHY, reason, but)
+
+    def withheld(self, by, reason, but=""):
         """What ends the step when a judge holds it back; `by` names the judge."""
         return NothingToDo(
-            f"{reason} Nothing was changed.", "withheld", facts=[f"withheld:{by}"], withheld=by
+            f"{reason} Nothing was changed{but}.", "withheld", facts=[f"withheld:{by}"], withheld=by
         )
 
     def ask_for_interfaces(self, run, instance):
@@ -414,27 +416,52 @@ class IsolateInstance(OfInterfaces, Step):
             for interface in new:
                 name = interface["NetworkInterfaceId"]
                 self.log.error("not recorded: %s has %s", name, group_ids(interface))
-        elif new and (brake := run.memory.pop("brake", None)):
-            self.record_and_claim(run, new, brake)
+        elif new and "brake" in run.memory:
+            self.record_and_claim(run, new, run.memory.pop("brake"))
         elif new:
             groups.write(new)
 
-    def record_and_claim(self, run, new, brake):
-        """Record the groups, claim a place within the hour, and go on when there was one."""
+    def record_and_claim(self, run, new, begun):
+        """Record the groups, claim a place within the hour, and go on when there was one.
+
+        begun: the words of claims that earlier tries have left.
+        """
         for change in run.fresh:
             if change.item is None:  # a claim needs the forensic group
                 self.make(run, change)
-        groups = run.memory["record"]
-        groups.write(new, run.memory["groups"].ids.values(), brake.tag)
+        groups, at_most = run.memory["record"], self.data.get("max-per-hour", judgement.AT_MOST)
+        brake = judgement.Brake(self.client(), self.resource_id(run), at_most, begun)
+        # A seal, of a release that is on its way, is not to be written over.
+        groups.write(new, () if groups.seals else run.memory["groups"].ids.values(), brake.tag)
         run.memory["begun"] = judgement.as_word(brake.claim.begun)
-        ahead = run.read("the brake", brake.ahead, default=())
-        if ahead:
-            groups.withdraw()
-            raise self.withheld(
-                BRAKE,
-                f"The brake holds: {len(ahead)} instances were isolated within an hour, and no "
-                f"more than {brake.at_most} may be: {', '.join(map(str, ahead)):.300}.",
-            )
+        run.read("the brake", brake.look)
+        leaving = {c.instance_id for c in brake.earlier if not c.is_released}
+        leaving |= run.memory.get("leaving", set())
+        look = run.memory.get("members")
+        if not (brake.holds or (look and look.of(leaving))) or self.is_isolated_meanwhile(run):
+            return
+        but = self.withdraw(run, brake.tag)
+        if look:
+            self.spare_the_last(look, leaving, but)
+        raise self.withheld(
+            BRAKE,
+            f"The brake holds: {len(brake.earlier)} instances were isolated within an hour, and no "
+            f"more than {at_most} may be: {', '.join(map(str, brake.earlier)):.300}.",
+            but,
+        )
+
+    def is_isolated_meanwhile(self, run):
+        """Whether another response, or a person, isolates this very instance at the moment."""
+        shown = run.read("the interfaces", attached_interfaces, self.client(), run.resource)
+        return any(self.is_touched(run, interface) for interface in shown or ())
+
+    def withdraw(self, run, claim):
+        """Take the claim back; where that is refused, what the outcome has to say of it."""
+        try:
+            run.memory["record"].withdraw(claim)
+        except REFUSED as error:
+            return f", but for tags of the claim, which could not be taken back ({describe(error)})"
+        return ""
 
     def isolate(self, run, interface):
         try:
@@ -481,7 +508,8 @@ class IsolateInstance(OfInterfaces, Step):
             groups.remove(run, self.resource_id(run), stale)
             vpc_ids = {i["VpcId"] for i in run.view.interfaces} & set(run.memory["groups"].ids)
             carriers = {vpc_id: run.memory["groups"].ids[vpc_id] for vpc_id in vpc_ids}
-            groups.seal(run, carriers, reopened, run.memory.get("begun"))
+            counts = any(c.holds for c in run.changes if c.item is not None)
+            groups.seal(run, carriers, reopened, run.memory.get("begun"), counts)
             groups.tidy(run)
         # Not what was there before the incident; but another response may be a moment ahead.
         tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
@@ -540,8 +568,9 @@ class IsolateInstance(OfInterfaces, Step):
                 " There were tags of a record that is not this pack's, or of an earlier incident; "
                 f"they were replaced or removed: {shown:.300}."
             )
-        for what, why in run.memory.get("not-judged", {}).items():
-            told += f" Whether it is the last healthy member of {what} is not known: {why}."
+        if (look := run.memory.get("members")) and look.unknown:
+            unknown = "; ".join(f"{what}: {why}" for what, why in look.unknown.items())
+            told += f" Whether it is the last healthy member is not known of {unknown:.300}."
         if unsealed := run.memory["record"].unsealed:
             told += f" The record is not sealed: {unsealed}."
         return told
@@ -683,6 +712,7 @@ class ReleaseInstance(OfInterfaces, Revert):
                 "its groups."
             )
         run.memory |= {"records": records, "known": set(groups), "isolated": isolated}
+        run.memory["forensic"] = forensic
 
     def said(self):
         """The groups that a person said: {interface id: group ids}."""
@@ -754,11 +784,16 @@ class ReleaseInstance(OfInterfaces, Revert):
         instance_id = self.resource_id(run)
         marks = [word.partition(":")[0] for word in record.from_tags(run.tags, NOTIFIED) or ()]
         first = run.tags.get(record.FINDING)
-        findings = [*marks[::-1], *([record.short_id({"detail": {"id": first}})] if first else ())]
+        findings = [record.short_id({"detail": {"id": first}})] if first else []
+        findings += [mark for mark in marks[::-1] if SHORT_ID.fullmatch(mark)]
         try:
             who = self.client("sts").get_caller_identity()["Arn"].split(":", 5)[-1]
-            for group_id, sealed in seal.find(self.client(), instance_id).items():
-                begun = sealed.get(seal.BEGUN)
+            seals = seal.find(self.client(), instance_id)
+            groups = {*seals, *run.memory["forensic"]}
+            if not groups:
+                raise PolicyExecutionError("no forensic group is known to remember it on")
+            for group_id in sorted(groups):
+                begun = seals.get(group_id, {}).get(seal.BEGUN)
                 judgement.remember_release(
                     self.client(), group_id, instance_id, who, findings, begun
                 )
@@ -767,6 +802,8 @@ class ReleaseInstance(OfInterfaces, Revert):
                 "the release could not be remembered, so the next update of the finding isolates "
                 f"the instance again ({describe(error)}): archive the finding in GuardDuty."
             )
+        else:
+            run.memory["remembered"] = bool(findings)
 
     def forget(self, run):
         """Remove record and state. The same keys are deleted everywhere, present or not."""
@@ -820,6 +857,7 @@ class ReleaseInstance(OfInterfaces, Revert):
         return {
             "interfaces": rows if not self.dryrun else [],
             "passed": self.is_over(run),
+            "remembered": run.memory.get("remembered", False),
             **stays,
         }
 

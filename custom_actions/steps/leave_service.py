@@ -22,6 +22,7 @@ from custom_actions.response import (
     Change,
     Impossible,
     LookAgain,
+    NothingToDo,
     Revert,
     Step,
     error_code,
@@ -150,6 +151,12 @@ class LeaveService(Service, Step):
     nothing = {"auto_scaling_group": None, "registrations": []}
 
     def look_at(self, run, instance):
+        if run.resource.get(record.NOT_JUDGED):
+            raise NothingToDo(
+                "isolate-instance could not look, and so not judge whether it is the last healthy "
+                "member of anything: the next try decides.",
+                "skipped",
+            )
         if run.view is None:
             words = record.from_tags(run.tags, LOAD_BALANCERS) or []
             run.memory |= {
