@@ -30,8 +30,27 @@ ACCOUNT, REGION = "111122223333", "us-west-2"
 SLOW = ("test_demo", "test_make", "test_accounts", "test_guarantee", "test_deploy", "test_archive")
 
 
+# What repeats another test in a further case, or what tests/conformance tries of every step:
+# played by `make hammer`.
+REPEATS = re.compile(
+    r"test_no_missing_or_misshapen_field_stops_a_mail\[(?!None)"
+    r"|test_recording_again_gives_the_same_files\[(?!isolate\])"
+    r"|\[five of one address\]"
+    r"|test_what_was_lost_once_is_not_lost_again"
+    r"|test_every_record_is_taken_where_the_metadata_service_shows_the_tags\[(?!isolate)"
+    r"|test_service.py::test_(dying_at_any_change|one_part_is_refused)"
+    r"|test_evidence.py::test_(one_part_is_refused|a_word_that_means_nothing)"
+    r"|\[(EnteringStandby|Pending:Wait|Warmed:Pending:Wait)\]"
+    r"|test_what_is_malformed_on_the_acl_stops_no_release\[(?!\*)"
+    r"|test_throttling_and_server_errors_are_ridden_out\[Unavailable"
+    r"|test_five_calls_up_to_the_swap.*\[2\]"
+)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
+        if REPEATS.search(item.nodeid):
+            item.add_marker("slow")
         # that moto alone still differs from AWS, and that each correction works without the others,
         # is of interest when moto or a correction is changed
         if item.nodeid.startswith("tests/simulation/") and (
