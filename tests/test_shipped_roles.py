@@ -302,7 +302,7 @@ def test_a_person_deploys_with_the_rights_to_deploy(deployed):
     memory = {f["FunctionName"].removeprefix("custodian-"): f["MemorySize"] for f in functions}
     assert set(memory) == set(ROLES) and memory["finding-notify"] == 1024
     # that a role is passed, and what is no longer there, are not seen in these calls
-    gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency"}
+    gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency", "events:RemoveTargets"}
     assert allowed_to_people("Deploy") - called == {"iam:PassRole", *gone}
 
 
