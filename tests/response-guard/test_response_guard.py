@@ -284,6 +284,18 @@ def test_the_mail_names_the_function_and_escapes_the_call(guard):
     assert "end the isolation" not in mail.body and "make deploy MODE=observe" in mail.body
 
 
+def test_in_us_east_1_it_tells_what_iam_reports_by_the_same_mail_queue(guard):
+    """As the README says: no mailer there, no second roles."""
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:guardduty-response-mail"
+    deploy.account_stack(guard.cloud, ACCOUNT, "us-east-1", queue, CreateRole="no")
+    deploy.deploy(guard.cloud, [GUARD], ACCOUNT, "us-east-1")
+    call = api_call("DeletePolicy", {"policyArn": TELL}, service="iam")
+
+    guard.deliver(call | {"region": "us-east-1"})
+
+    assert TELL in headline(guard.messages())
+
+
 def test_every_function_that_a_deploy_makes_is_guarded():
     """A policy that is added, or gets a reserved concurrency, has to be named there."""
     modes = {
