@@ -75,7 +75,7 @@ class ResponseCall(Filter):
         asked = mapping(event, "detail", "requestParameters")
         parts = {
             part
-            for key in ("functionName", "rule", "name")
+            for key in ("functionName", "rule", "name", "resource")
             for part in str(asked.get(key) or "").split(":")
         }
         found = [name for name in self.data["functions"] if name in parts]

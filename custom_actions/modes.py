@@ -208,7 +208,14 @@ def described(manager, ids):
         # Custodian asks IAM for the alias of the account, which is decoration
         return [{"account_id": manager.config.account_id, "account_name": ""}]
     if manager.type == "security-group":
-        return ec2().describe_security_groups(GroupIds=ids)["SecurityGroups"]
+        # One call can name a thousand, some of them gone by now: as for instances, by filters.
+        return [
+            group
+            for some in chunks(ids, 200)
+            for group in ec2().describe_security_groups(
+                Filters=[{"Name": "group-id", "Values": some}]
+            )["SecurityGroups"]
+        ]
     return manager.source.get_resources(ids)
 
 

@@ -27,6 +27,7 @@ from custom_actions.instance import describe_instance
 from custom_actions.record import (
     BY_HAND,
     FINDING,
+    GROUP,
     GUARDED,
     INCIDENT,
     NOTIFIED,
@@ -97,12 +98,12 @@ class NotifyOnce(ResponseAction, Notify):
     is also in `event["c7n:notice"]` for the template, with `isolated`, `observe_only`, `autonomy`
     and, where it is left to a person, the `command` that does it.
 
-    Limits: where nothing may be written to the instance (exempt, terminated, held back, dry run)
-    each delivery of the finding is mailed. A function that dies between SNS's acceptance and the
-    tag mails again, and so do two invocations at the same moment. The mail about a failure is sent
-    again when the tag itself is refused, and that of a finding which is not among the newest 18 of
-    the instance. `notify` asks for the account's alias (iam:ListAccountAliases); where IAM refuses,
-    the mail goes without it.
+    Limits: where nothing may be written to the instance (exempt, terminated, held back, dry run),
+    or to a group without the tag forensic:group=true, each delivery is mailed. A function that dies
+    between SNS's acceptance and the tag mails again, and so do two invocations at the same moment.
+    The mail about a failure is sent again when the tag itself is refused, and that of a finding
+    which is not among the newest 18 of the instance. `notify` asks for the account's alias
+    (iam:ListAccountAliases); where IAM refuses, the mail goes without it.
 
     Source: c7n.actions.notify.Notify.
     """
@@ -214,6 +215,9 @@ class NotifyOnce(ResponseAction, Notify):
         tags = self.tags_now(resource)
         if INCIDENT in resource and STATE not in tags:
             self.log.warning("released meanwhile: no mark of the mail is kept")
+            return
+        if self.manager.type == "security-group" and tags.get(GROUP) != "true":
+            self.log.warning("the role may not tag this group: no mark of the mail is kept")
             return
         marks = self.marks_in(tags, event)
         marks.pop(short_id(event), None)

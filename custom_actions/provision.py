@@ -1,5 +1,5 @@
-"""What a deploy does besides Custodian: the autonomy of each function, and that nothing is lost
-between EventBridge and the function.
+"""What a deploy does besides Custodian: the autonomy of each function, that nothing is lost between
+EventBridge and the function, and that nothing is left of what somebody else has set on either.
 
 Importing this module makes Custodian's Lambda modes do it; `custom_actions.__main__` does, and
 nothing that runs in a function.
@@ -8,7 +8,13 @@ nothing that runs in a function.
 import logging
 
 from c7n.exceptions import ClientError, PolicyExecutionError
-from c7n.mu import CloudWatchEventSource, LambdaManager, normalize_arn
+from c7n.mu import (
+    LAMBDA_EMPTY_VALUES,
+    CloudWatchEventSource,
+    LambdaManager,
+    PolicyLambda,
+    normalize_arn,
+)
 from c7n.policy import LambdaMode
 
 from custom_actions import autonomy
@@ -21,10 +27,17 @@ log = logging.getLogger("custodian.serverless")
 # https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_RetryPolicy.html
 RETRY_POLICY = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 24 * 3600}
 
+# Custodian leaves a function what the policy does not name: variables and layers, which run code of
+# their own in the function. Said as empty, they are taken off. Which is empty, `delta_function` has
+# to know of each.
+UNNAMED = {"Environment": {"Variables": {}}, "Layers": []}
+LAMBDA_EMPTY_VALUES["Layers"] = UNNAMED["Layers"]
+
 custodian_provision = LambdaMode.provision
 custodian_publish = LambdaManager.publish
 custodian_reserve = LambdaManager._update_concurrency
 custodian_add_rule = CloudWatchEventSource.add
+custodian_config = PolicyLambda.get_config
 
 
 def provision(mode):
@@ -66,37 +79,53 @@ def reserve(manager, existing, func):
         return None
 
 
+def config(func):
+    """PolicyLambda.get_config, with what the policy does not name as empty."""
+    return UNNAMED | custodian_config(func)
+
+
 def add_rule(source, func, existing):
-    """CloudWatchEventSource.add, then `keep_undelivered`."""
+    """CloudWatchEventSource.add, then `settle_target`."""
     added = custodian_add_rule(source, func, existing)
     if queue := func.dead_letter_config.get("TargetArn"):
-        keep_undelivered(source.client, func, queue)
+        settle_target(source.client, func, queue)
     return added
 
 
-def keep_undelivered(client, func, queue):
-    """Have EventBridge keep what it cannot deliver to a function in the function's own dead-letter
-    queue (`dead_letter_config` of the policy's mode).
+def settle_target(client, func, queue):
+    """Make the function the only target of its rule, and have EventBridge keep what it cannot
+    deliver in the function's own dead-letter queue (`dead_letter_config` of the policy's mode).
 
-    Custodian sets neither queue nor retries, and leaves an existing target alone. EventBridge does
-    not try again when the function is gone or may not be invoked, so that without a queue the event
-    is lost. The queue's policy must allow it (infra/account.yml). Nothing is written when nothing
-    differs. Raises PolicyExecutionError. IAM: events:ListTargetsByRule, events:PutTargets.
+    Custodian sets neither queue nor retries, and leaves an existing target alone, one too that gets
+    a constant (`Input`) in the place of the event. EventBridge does not try again when the function
+    is gone or may not be invoked: without a queue the event is lost. The policy of the queue
+    must allow it (infra/account.yml). Nothing is written when nothing differs. Raises
+    PolicyExecutionError.
+    IAM: events:ListTargetsByRule, events:PutTargets, events:RemoveTargets.
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
     """
-    rule, arn = func.event_name, normalize_arn(func.arn)
-    wanted = {"DeadLetterConfig": {"Arn": queue}, "RetryPolicy": RETRY_POLICY}
-    targets = [
-        target | wanted
-        for target in client.list_targets_by_rule(Rule=rule)["Targets"]
-        if target["Arn"] == arn and target != target | wanted
-    ]
-    if not targets:
-        return
-    answer = client.put_targets(Rule=rule, Targets=targets)
+    rule = func.event_name
+    wanted = {
+        "Id": rule,
+        "Arn": normalize_arn(func.arn),
+        "DeadLetterConfig": {"Arn": queue},
+        "RetryPolicy": RETRY_POLICY,
+    }
+    targets = client.list_targets_by_rule(Rule=rule)["Targets"]
+    others = [target["Id"] for target in targets if target["Id"] != rule]
+    if wanted not in targets:
+        check(rule, "the target", client.put_targets(Rule=rule, Targets=[wanted]))
+        log.info("%s: what cannot be delivered goes to %s", rule, queue)
+    if others:
+        check(rule, "other targets", client.remove_targets(Rule=rule, Ids=others))
+        log.warning("%s: targets that are not the pack's were removed: %s", rule, others)
+
+
+def check(rule, what, answer):
     if answer["FailedEntryCount"]:
-        raise PolicyExecutionError(f"{rule}: no dead-letter queue: {answer['FailedEntries']}")
-    log.info("%s: what cannot be delivered goes to %s", rule, queue)
+        raise PolicyExecutionError(
+            f"{rule}: {what} could not be set: {answer['FailedEntries']}. Deploy again."
+        )
 
 
 def settle_autonomy(policy):
@@ -137,6 +166,7 @@ def deployed_autonomy(policy):
 
 
 LambdaMode.provision = provision
+PolicyLambda.get_config = config
 CloudWatchEventSource.add = add_rule
 LambdaManager.publish = publish
 LambdaManager._update_concurrency = reserve

@@ -33,6 +33,18 @@ RESOLVING = {
     "account": set(),
 }
 INTERFACES = {"ec2:DescribeNetworkInterfaces"}  # a guard's event may name one
+# What the runbook has a person do with what was not dealt with, besides the policies
+DEAD_LETTERS = {
+    "`aws lambda invoke`, for a dead letter": {"lambda:InvokeFunction"},
+    "dead letters, `make mail-dlq`": {
+        "sqs:ChangeMessageVisibility",
+        "sqs:DeleteMessage",
+        "sqs:GetQueueAttributes",
+        "sqs:GetQueueUrl",
+        "sqs:ReceiveMessage",
+        "sqs:SendMessage",
+    },
+}
 NOTIFY = {"iam:ListAccountAliases"}  # which Custodian's own action does not declare
 
 
@@ -203,11 +215,11 @@ def page():
     for name in by_hand():
         for who, actions in why(name).items():
             declared[who] = declared.get(who, set()) | actions
-    needed_by_hand = reasons(declared)
+    needed_by_hand = reasons(declared | DEAD_LETTERS)
     deploy = dict.fromkeys(allowed(managed("operators.yml", "Deploy")), ["`custodian run`"])
     for policy, words, needed in (
         ("Deploy", "to deploy the functions", deploy),
-        ("Respond", "to isolate and to release by hand", needed_by_hand),
+        ("Respond", "to isolate and to release by hand, and for dead letters", needed_by_hand),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
     ):
         parts.append(

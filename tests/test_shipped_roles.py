@@ -5,6 +5,7 @@ infra/account.yml, a person releases. moto refuses by the names of actions alone
 `enforcing`); what it cannot look at is in test_iam_language.py.
 """
 
+import json
 import re
 
 import pytest
@@ -303,6 +304,7 @@ def test_a_person_deploys_with_the_rights_to_deploy(deployed):
     assert set(memory) == set(ROLES) and memory["finding-notify"] == 1024
     # that a role is passed, tags are shown, and what is no longer there, is not seen in these calls
     gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency", "lambda:ListTags"}
+    gone.add("events:RemoveTargets")
     assert allowed_to_people("Deploy") - called == {"iam:PassRole", *gone}
 
 
@@ -327,4 +329,12 @@ def test_the_rights_to_respond_are_what_response_and_release_declare():
     declared = set().union(
         *(actions for name in shipped.by_hand() for actions in shipped.why(name).values())
     ) - set().union(*shipped.LAMBDA.values())
+    declared |= set().union(*shipped.DEAD_LETTERS.values())
     assert allowed_to_people("Respond", "Credentials") == declared - FREE
+
+
+def test_iam_takes_the_policies_of_people():
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+    for name, policy in shipped.resources("operators.yml").items():
+        document = policy["Properties"]["PolicyDocument"]
+        assert len(json.dumps(document, separators=(",", ":"))) < 6144 - 400, name

@@ -1,8 +1,10 @@
 """Nothing fails in silence: what a deploy sets so that no event is lost, and, whatever part of the
 response is taken away, which alarm rings and where the event or the mail is kept."""
 
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,14 @@ def concurrency(cloud, account=ACCOUNT):
     return function.get("Concurrency", {}).get("ReservedConcurrentExecutions")
 
 
+def layer(functions):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("python/custom_actions.py", "")
+    made = functions.publish_layer_version(LayerName="x", Content={"ZipFile": archive.getvalue()})
+    return made["LayerVersionArn"]
+
+
 def test_what_eventbridge_cannot_deliver_is_kept_and_the_next_deploy_keeps_that(pack):
     cloud = pack.cloud
     shipped = target(cloud)
@@ -201,17 +211,25 @@ def test_what_eventbridge_cannot_deliver_is_kept_and_the_next_deploy_keeps_that(
     ]
     assert writes == []
 
-    # as Custodian left it, with less than Custodian's, and silenced
+    # as Custodian left it, with less than Custodian's, and silenced: by another event, beside
+    # somebody else's target, and by code of their own
     events = cloud.client("events", ACCOUNT, REGION)
-    changed = {"Id": shipped["Id"], "Arn": shipped["Arn"]}
-    events.put_targets(
-        Rule=ISOLATE, Targets=[changed | {"RetryPolicy": {"MaximumRetryAttempts": 0}}]
-    )
+    changed = {"Id": shipped["Id"], "Arn": shipped["Arn"], "Input": "{}"}
+    changed |= {"RetryPolicy": {"MaximumRetryAttempts": 0}}
+    other = {"Id": "mallory", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:mallory"}
+    events.put_targets(Rule=ISOLATE, Targets=[changed, changed | {"Id": "again"}, other])
     functions = cloud.client("lambda", ACCOUNT, REGION)
+    functions.update_function_configuration(
+        FunctionName=ISOLATE,
+        Environment={"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/x"}},
+        Layers=[layer(functions)],
+    )
     functions.put_function_concurrency(FunctionName=ISOLATE, ReservedConcurrentExecutions=0)
     deploy.deploy(cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION)
     assert target(cloud) == shipped
     assert concurrency(cloud) == 20
+    cleared = functions.get_function_configuration(FunctionName=ISOLATE)
+    assert not cleared.get("Environment", {}).get("Variables") and not cleared.get("Layers")
 
 
 def test_a_quota_that_is_too_small_costs_the_reservation_alone(cloud, monkeypatch):

@@ -2,11 +2,18 @@
 
 from functools import partial
 
+from c7n.exceptions import ClientError
 from c7n.utils import type_schema
 
-from custom_actions.forensic_group import describe_group, empty_forensic_group, is_empty
+from custom_actions.forensic_group import MARK, describe_group, empty_forensic_group, is_empty
 from custom_actions.registry import register
-from custom_actions.response import Change, Step
+from custom_actions.response import Change, Step, error_code
+
+# First, since AWS's own words about a refusal are long.
+UNMARKED = (
+    "{} has not the tag {Key}={Value}, without which the role may not change it: see whose it is, "
+    "tag it so, then make empty-forensic-group GROUP={} REGION={}. "
+)
 
 
 class EmptyForensicGroup(Step):
@@ -34,7 +41,9 @@ class EmptyForensicGroup(Step):
               - empty-forensic-group
               - fail-unless-complete
 
-    The filters alone decide which groups: without one it empties every group of the event. The
+    The filters alone decide which groups: without one it empties every group of the event. The role
+    of infra/account.yml may change groups with the tag forensic:group=true alone; the error of
+    another one says what to do. The
     built-in `remove-permissions` of c7n.resources.vpc revokes as well, but reads nothing back.
     There is no revert: nobody but an attacker wants a rule of this group back, and the mail names
     the call that made it.
@@ -56,9 +65,18 @@ class EmptyForensicGroup(Step):
         yield Change(
             self.resource_id(run),
             holds=is_empty(run.view),
-            make=partial(empty_forensic_group, self.client(), self.resource_id(run)),
+            make=partial(self.empty, self.resource_id(run), MARK in run.view.get("Tags", ())),
             end="empty",
         )
+
+    def empty(self, group_id, marked):
+        try:
+            empty_forensic_group(self.client(), group_id)
+        except ClientError as error:
+            if error_code(error) == "UnauthorizedOperation" and not marked:
+                told = UNMARKED.format(group_id, group_id, self.manager.config.region, **MARK)
+                error.response["Error"]["Message"] = told + error.response["Error"]["Message"]
+            raise
 
     def plan(self, run):
         return f"Would revoke every rule of {self.resource_id(run)}."

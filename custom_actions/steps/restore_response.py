@@ -8,7 +8,7 @@ from custom_actions.api_call import FUNCTION
 from custom_actions.registry import register
 from custom_actions.response import Change, NothingToDo, NotReadBack, Step, ignoring
 
-GONE = "it is gone: deploy again"
+GONE = "it is gone: make deploy REGION=... MODE=<the mode that you had>"
 
 
 class RestoreResponse(Step):

@@ -18,11 +18,15 @@ ACCOUNT, REGION = "111122223333", "us-west-2"
 ROOT = Path(__file__).parents[2]
 GUARD = ROOT / "policies" / "response-guard.yml"
 ISOLATE = "custodian-ec2-isolate"
+ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{ISOLATE}"
+TELL = f"arn:aws:iam::{ACCOUNT}:policy/guardduty-response-tell"
+DEPLOY = "make deploy REGION=... MODE=<the mode that you had>"
 SPELT = {
     "PutFunctionConcurrency": "20171031",
     "DeleteFunctionConcurrency": "20171031",
     "UpdateFunctionCode": "20150331v2",
     "UpdateFunctionConfiguration": "20150331v2",
+    "AddPermission": "20150331v2",
     "RemovePermission": "20150331v2",
     "DeleteFunction": "20150331",
 }
@@ -96,7 +100,7 @@ def test_a_disabled_rule_is_enabled_again_and_who_did_it_is_told(guard):
 @pytest.mark.parametrize(
     "name",
     [ISOLATE, f"{ACCOUNT}:function:{ISOLATE}:7",
-     f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{ISOLATE}"],
+     ARN],
     ids=["name", "part of an ARN", "ARN"],
 )  # fmt: skip
 def test_a_throttle_of_zero_is_taken_off(guard, name):
@@ -126,12 +130,20 @@ def test_a_reservation_of_the_deploy_is_set_again_and_others_stay(guard):
 @pytest.mark.parametrize(
     "event, words",
     [
-        (of_function("UpdateFunctionCode"), "make deploy, and look in CloudTrail"),
-        (of_function("UpdateFunctionConfiguration"), "make deploy, and look in CloudTrail"),
-        (of_function("RemovePermission"), "Deploy again with make deploy"),
-        (of_rule("RemoveTargets", "rule"), "Deploy again with make deploy"),
-        (of_rule("PutTargets", "rule"), "Deploy again with make deploy"),
-        (of_rule("PutRule"), "Deploy again with make deploy"),
+        (of_function("UpdateFunctionCode"), "and look in CloudTrail what"),
+        (
+            of_function("UpdateFunctionConfiguration"),
+            "and look in CloudTrail what",
+        ),
+        (of_function("RemovePermission"), f"Deploy again: {DEPLOY}"),
+        (of_rule("RemoveTargets", "rule"), f"Deploy again: {DEPLOY}"),
+        (of_rule("PutTargets", "rule"), f"Deploy again: {DEPLOY}"),
+        (of_function("AddPermission"), "no deploy takes that off"),
+        (
+            api_call("TagResource20170331v2", {"resource": ARN}, service="lambda"),
+            f"Deploy again: {DEPLOY}",
+        ),
+        (of_rule("PutRule"), f"Deploy again: {DEPLOY}"),
     ],
     ids=lambda value: value["detail"]["eventName"] if isinstance(value, dict) else "",
 )
@@ -168,21 +180,24 @@ def test_what_is_gone_is_told_with_the_way_back(guard):
     assert invocation.error is None
     line = headline(guard.messages())
     assert "custodian-guardduty-guard" in line and "NOTHING was put right" in line
-    assert "it is gone: deploy again" in line and "make deploy" in line
+    assert f"it is gone: {DEPLOY}" in line
 
 
 @pytest.mark.parametrize(
-    "name, parameters, role",
+    "name, parameters, words",
     [
-        ("DeleteRolePolicy", {"roleName": "web", "policyName": "forensic-deny-sessions-i-0"}, "x"),
-        ("UpdateAssumeRolePolicy", {"roleName": "guardduty-response-ec2-isolate"}, "x"),
+        ("DeleteRolePolicy", {"roleName": "web", "policyName": "forensic-deny-sessions-i-0"},
+         "revoke again"),
+        ("UpdateAssumeRolePolicy", {"roleName": "guardduty-response-ec2-isolate"}, "revoke again"),
+        ("CreatePolicyVersion", {"policyArn": TELL},
+         "list-policy-versions"),
     ],
-)
-def test_a_deny_or_a_role_of_the_pack_that_is_changed_is_told(guard, name, parameters, role):
-    guard.deliver(api_call(name, parameters, role=role, service="iam"))
+)  # fmt: skip
+def test_a_deny_or_a_role_of_the_pack_that_is_changed_is_told(guard, name, parameters, words):
+    guard.deliver(api_call(name, parameters, service="iam"))
 
     line = headline(guard.messages())
-    assert "/".join(parameters.values()) in line and name in line and "revoke again" in line
+    assert "/".join(parameters.values()) in line and name in line and words in line
 
 
 @pytest.mark.parametrize(
@@ -194,6 +209,7 @@ def test_a_deny_or_a_role_of_the_pack_that_is_changed_is_told(guard, name, param
         api_call("DisableRule", {"name": "custodian-somebody-elses"}, service="events"),
         api_call("DisableRule", {"name": f"{ISOLATE}-x"}, service="events"),
         api_call("DeleteRolePolicy", {"roleName": "web", "policyName": "own"}, service="iam"),
+        api_call("DeletePolicy", {"policyArn": "arn:aws:iam::1:policy/own"}, service="iam"),
         api_call(
             "DeleteRolePolicy",
             {"roleName": "web", "policyName": "forensic-deny-sessions-i-0"},
@@ -201,7 +217,16 @@ def test_a_deny_or_a_role_of_the_pack_that_is_changed_is_told(guard, name, param
             service="iam",
         ),
     ],
-    ids=["who deploys", "itself", "failed", "another's", "a longer name", "no deny", "the pack"],
+    ids=[
+        "who deploys",
+        "itself",
+        "failed",
+        "another's",
+        "a longer name",
+        "no deny",
+        "own policy",
+        "the pack",
+    ],
 )
 def test_a_deploy_and_the_pack_itself_are_not_fought(guard, event):
     events(guard).disable_rule(Name=ISOLATE)
@@ -257,6 +282,18 @@ def test_the_mail_names_the_function_and_escapes_the_call(guard):
     assert mail.subject.startswith(f"GuardDuty Guard | {ISOLATE}: ")
     assert "&lt;script&gt;" in mail.body and "<script>" not in mail.body
     assert "end the isolation" not in mail.body and "make deploy MODE=observe" in mail.body
+
+
+def test_in_us_east_1_it_tells_what_iam_reports_by_the_same_mail_queue(guard):
+    """As the README says: no mailer there, no second roles."""
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:guardduty-response-mail"
+    deploy.account_stack(guard.cloud, ACCOUNT, "us-east-1", queue, CreateRole="no")
+    deploy.deploy(guard.cloud, [GUARD], ACCOUNT, "us-east-1")
+    call = api_call("DeletePolicy", {"policyArn": TELL}, service="iam")
+
+    guard.deliver(call | {"region": "us-east-1"})
+
+    assert TELL in headline(guard.messages())
 
 
 def test_every_function_that_a_deploy_makes_is_guarded():
