@@ -115,6 +115,14 @@ def test_two_at_once_share_no_file(make, target):
     assert written[0] and not written[0] & written[1]
 
 
+def test_one_policy_alone_can_be_deployed(make):
+    guard = "policies/response-guard.yml"  # in us-east-1, see README
+
+    plan = make("-n", "deploy", "REGION=us-east-1", "MODE=ask", f"DEPLOYABLE={guard}")[1]
+
+    assert [word for word in plan.split() if word.startswith("policies/")] == [guard]
+
+
 def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
     said = "eni-0123456789abcdef0=sg-0123456789abcdef0,sg-0fedcba9876543210"
 
