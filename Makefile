@@ -3,8 +3,10 @@ SHELL := /bin/bash
 
 VENV := .venv
 # The functions run on 3.13 (mode.runtime), and what is deployed from it starts faster. Those that are
-# found are tried: a name can be there and start nothing.
-PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11,$(if $(shell python$(v) -V 2>/dev/null),python$(v))) python3.13)
+# found are tried: a name can be there and start nothing, as pyenv's does unless its version is chosen.
+PYENV := $(shell pyenv root 2>/dev/null)
+python = $(if $(shell python$(1) -V 2>/dev/null),python$(1),$(if $(PYENV),$(lastword $(wildcard $(PYENV)/versions/$(1).*/bin/python))))
+PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11,$(call python,$(v))) python3.13)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PACK := $(BIN)/python -m custom_actions

@@ -420,6 +420,7 @@ class NotifyCall(NotifyOnce):
     permissions = ("sns:Publish", "iam:ListAccountAliases")
 
     def command(self, resource, event):
+        # each function then keeps the mode that it has
         return f"make deploy REGION={self.manager.config.region}"
 
     def mailed(self, resource, event):
