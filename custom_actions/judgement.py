@@ -60,11 +60,6 @@ def as_time(word):
     return moment if moment.tzinfo else None
 
 
-def words_of(value):
-    """The words `<name>=<text>` of a tag's value."""
-    return dict(word.split("=", 1) for word in value.split() if "=" in word)
-
-
 def claims(client):
     """The isolations that have begun, of all forensic groups of the region: {instance id: Claim}.
 
@@ -79,7 +74,7 @@ def claims(client):
     for tags in (tags_of(group) for page in pages for group in page["SecurityGroups"]):
         for key, value in tags.items():
             prefix = next((p for p in (SEAL, RELEASED) if key.startswith(p)), None)
-            words = words_of(value) if prefix else {}
+            words = seal.pairs(value) if prefix else {}
             if begun := as_time(words.get(seal.BEGUN, "")):
                 name, done = key.removeprefix(prefix), not seal.is_claim(words)
                 claim = Claim(begun, name, done, prefix == RELEASED)
@@ -135,7 +130,7 @@ class Release(NamedTuple):
 
 def release_of(group, instance_id):
     """The last release of an instance, by a tag of a group as EC2 describes it, or None."""
-    words = words_of(tags_of(group).get(RELEASED + instance_id, ""))
+    words = seal.pairs(tags_of(group).get(RELEASED + instance_id, ""))
     if AT not in words:
         return None
     return Release(words[AT], words.get(BY, "somebody"), words.get(FROM, "").split("/"))

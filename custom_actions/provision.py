@@ -114,14 +114,14 @@ def settle_target(client, func, queue):
     targets = client.list_targets_by_rule(Rule=rule)["Targets"]
     others = [target["Id"] for target in targets if target["Id"] != rule]
     if wanted not in targets:
-        check(rule, "the target", client.put_targets(Rule=rule, Targets=[wanted]))
+        raise_for_failed(rule, "the target", client.put_targets(Rule=rule, Targets=[wanted]))
         log.info("%s: what cannot be delivered goes to %s", rule, queue)
     if others:
-        check(rule, "other targets", client.remove_targets(Rule=rule, Ids=others))
+        raise_for_failed(rule, "other targets", client.remove_targets(Rule=rule, Ids=others))
         log.warning("%s: targets that are not the pack's were removed: %s", rule, others)
 
 
-def check(rule, what, answer):
+def raise_for_failed(rule, what, answer):
     if answer["FailedEntryCount"]:
         raise PolicyExecutionError(
             f"{rule}: {what} could not be set: {answer['FailedEntries']}. Deploy again."

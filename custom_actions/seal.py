@@ -133,10 +133,14 @@ def is_claim(seal):
     return set(seal) <= {BEGUN}
 
 
+def pairs(value):
+    """The words `<name>=<text>` of a tag's value, as a dictionary."""
+    return dict(word.split("=", 1) for word in value.split() if "=" in word)
+
+
 def read(group, instance_id):
     """The seal of an instance on a security group as EC2 describes it: {part: digest}, or {}."""
-    value = tags_of(group).get(SEAL + instance_id, "")
-    return dict(word.split("=", 1) for word in value.split() if "=" in word)
+    return pairs(tags_of(group).get(SEAL + instance_id, ""))
 
 
 def leaving(group):

@@ -445,8 +445,8 @@ class IsolateInstance(OfInterfaces, Step):
             self.spare_the_last(look, leaving, but)
         raise self.withheld(
             BRAKE,
-            f"The brake holds: {len(brake.earlier)} instances were isolated within an hour, and no "
-            f"more than {at_most} may be: {', '.join(map(str, brake.earlier)):.300}.",
+            f"The brake holds: {len(brake.earlier)} isolations have begun within an hour, and no "
+            f"more than {at_most} may: {', '.join(map(str, brake.earlier)):.300}.",
             but,
         )
 
