@@ -1,0 +1,114 @@
+"""Where a command works: the current account in one region, or the accounts of accounts.yml."""
+
+import difflib
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import click
+import jsonschema
+import yaml
+from c7n_org import cli as c7n_org
+
+from deployment.errors import Refused
+from deployment.models import share_models
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Target:
+    """One account and region. account: as c7n-org has it (account_id, name, role, vars, tags)."""
+
+    account: dict
+    region: str
+
+    @property
+    def account_id(self):
+        return self.account["account_id"]
+
+    @property
+    def name(self):
+        return self.account["name"]
+
+    def __str__(self):
+        name = f" ({self.name})" if self.name != self.account_id else ""
+        return f"{self.account_id}{name} {self.region}"
+
+    def session(self):
+        """boto3's, as the account's role or profile, else as the caller. Raises ClientError when
+        the role cannot be assumed. IAM: sts:AssumeRole of the role."""
+        if "role" in self.account or "profile" in self.account:
+            return share_models(c7n_org.get_session(self.account, "deployment", self.region))
+        return share_models(boto3.Session(region_name=self.region))
+
+
+def current(region):
+    """The caller's own account in one region. IAM: sts:GetCallerIdentity, which needs none."""
+    known(region)
+    session = share_models(boto3.Session(region_name=region))
+    account_id = session.client("sts").get_caller_identity()["Account"]
+    account = {"account_id": account_id, "name": account_id, "provider": "aws"}
+    return Target(account, region)
+
+
+def listed(file, accounts=(), tags=(), regions=()):
+    """The accounts and regions of a file like accounts.yml, those with a name or id among
+    `accounts` and with all `tags`. Raises Refused when there is none, or the file is wrong."""
+    try:
+        config = yaml.safe_load(Path(file).read_text())
+        jsonschema.validate(config, c7n_org.CONFIG_SCHEMA)
+    except (OSError, yaml.YAMLError, jsonschema.ValidationError) as error:
+        said = getattr(error, "message", error)
+        raise Refused(f"{file} is not c7n-org's list of accounts: {said}.") from error
+    config["accounts"] = list(c7n_org.accounts_iterator(config))
+    every = sorted(account["name"] for account in config["accounts"])
+    c7n_org.filter_accounts(config, list(tags), list(accounts))
+    found = {a[key] for a in config["accounts"] for key in ("name", "account_id")}
+    missing = [name for name in c7n_org.comma_expand(accounts) if name not in found]
+    if missing or not config["accounts"]:
+        wanted = ", ".join([*missing, *(f"tag {tag}" for tag in tags)])
+        raise Refused(f"{file} has no account {wanted}. It has: {', '.join(every)}.")
+    return [
+        Target(account, known(region))
+        for account in config["accounts"]
+        for region in c7n_org.resolve_regions(list(regions) or account.get("regions", ()), account)
+    ]
+
+
+@functools.cache
+def known(region):
+    """The region, when botocore knows it. Raises Refused."""
+    session = boto3.Session()
+    every = [
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("ec2", partition)
+    ]
+    if region not in every:
+        close = difflib.get_close_matches(region, every, 1)
+        meant = f" Did you mean {close[0]}?" if close else ""
+        raise Refused(f"{region!r} is not a region that AWS has.{meant}")
+    return region
+
+
+def targeted(command):
+    """Options of a command that works in one region of the current account (`--region`) or in the
+    accounts of a file (`-c`); it is called with `targets`, a list of Target."""
+
+    @click.option("--region", multiple=True, help="of the current account; with -c, these alone")
+    @click.option("-c", "--config", help="accounts.yml: work in its accounts")
+    @click.option("-a", "--accounts", multiple=True, help="names or ids, with -c")
+    @click.option("-t", "--tags", multiple=True, help="tags that an account must have, with -c")
+    @functools.wraps(command)
+    def chosen(region, config, accounts, tags, **more):
+        if config:
+            targets = listed(config, accounts, tags, region)
+        elif region:
+            targets = [current(one) for one in c7n_org.comma_expand(region)]
+        else:
+            raise click.UsageError("say --region, or -c accounts.yml")
+        return command(targets=targets, **more)
+
+    return chosen
