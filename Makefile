@@ -25,9 +25,13 @@ REVOKE = output/revoke-sessions/$(notdir $(FINDING))
 DEACTIVATE = output/deactivate-key/$(notdir $(FINDING))
 EMPTY = output/empty-forensic-group/$(GROUP)
 
-# How far the policies may go by themselves (custom_actions/autonomy.py). Without MODE a function stays
-# as it is deployed, and a new one observes.
-AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
+# What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
+DEPLOYMENT := $(BIN)/python -m deployment
+# Without MODE a function stays as it is deployed, and a new one observes (custom_actions/autonomy.py).
+DEPLOY = $(if $(MODE),--mode "$(MODE)") $(if $(POLICY),-p "$(POLICY)") $(if $(PRUNE),--prune)
+# names with commas; or c7n-org's own options: ACCOUNTS="-a sandbox"
+option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
+ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(REGION))
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -69,11 +73,23 @@ record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
 
-deploy: $(INSTALLED) need-REGION autonomy ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain]
-	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy $(DEPLOYABLE)
+deploy: $(INSTALLED) need-REGION check-MODE ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1]
+	@$(DEPLOYMENT) deploy --region "$(REGION)" $(DEPLOY)
 
-deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
-	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
+plan: $(INSTALLED) need-REGION check-MODE ## Say what deploy would change, and change nothing; as deploy
+	@$(DEPLOYMENT) plan --region "$(REGION)" $(DEPLOY)
+
+undeploy: $(INSTALLED) need-REGION ## Remove the functions and rules of the pack, after showing them; REGION=... [YES=1]
+	@$(DEPLOYMENT) undeploy --region "$(REGION)" $(if $(YES),--yes)
+
+deploy-org: $(INSTALLED) ## Deploy to the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [POLICY=name] [PRUNE=1]
+	@$(DEPLOYMENT) deploy $(ORG) $(DEPLOY)
+
+plan-org: $(INSTALLED) ## Say what deploy-org would change, and change nothing; as deploy-org
+	@$(DEPLOYMENT) plan $(ORG) $(DEPLOY)
+
+undeploy-org: $(INSTALLED) ## Remove the pack from the accounts of accounts.yml, after showing the list; [ACCOUNTS=] [TAGS=] [YES=1]
+	@$(DEPLOYMENT) undeploy $(ORG) $(if $(YES),--yes)
 
 isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
 	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml
@@ -102,9 +118,6 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
 
-deploy-opt-in: $(INSTALLED) need-REGION need-POLICY autonomy ## Deploy one policy of policies/opt-in; POLICY=name REGION=... [MODE=...]
-	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy policies/opt-in/$(POLICY).yml
-
 deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...
 	@mkdir -p $(DEACTIVATE) && printf 'finding: "%s"\n' '$(FINDING)' > $(DEACTIVATE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(DEACTIVATE) --vars-file $(DEACTIVATE)/vars.yml policies/opt-in/iam-user-deactivate-access-key-by-hand.yml
@@ -123,9 +136,8 @@ mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the functi
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
 
-autonomy:
+check-MODE:
 	@[[ "$(MODE)" =~ ^(observe|ask|contain)?$$ ]] || { echo "MODE is observe, ask or contain, not $(MODE)"; exit 2; }
-	@mkdir -p output/deploy && printf 'autonomy: "%s"\n' '$(MODE)' > output/deploy/vars.yml
 
 check-INSTANCE:
 	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
@@ -139,4 +151,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-MODE check-INSTANCE check-FINDING clean

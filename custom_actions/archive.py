@@ -10,11 +10,13 @@ the source has where it is unpacked. An interpreter of another version leaves it
 deploy from the same version of Python makes the same bytes, so Custodian sees nothing to change.
 """
 
+import functools
 import importlib.util
 import logging
 import marshal
 import re
 import sys
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import c7n.resources
@@ -25,6 +27,7 @@ from c7n.resources.resource_map import ResourceMap
 log = logging.getLogger("custodian.serverless")
 
 THIS_RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"  # as mode.runtime has it
+ARCHIVE = "archive.zip"
 UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 # What every function imports of c7n.resources (load_providers there).
 ALWAYS = ("aws", "resource_map", "securityhub", "sfn", "ssm")
@@ -39,7 +42,6 @@ class CompiledArchive(PythonPackageArchive):
     def __init__(self, modules, left_out):
         self.left_out = left_out
         super().__init__(modules)
-        self.left_out = lambda path: True  # what Custodian adds later no function of ours imports
 
     def add_contents(self, dest, contents):
         super().add_contents(dest, contents)
@@ -70,8 +72,20 @@ class CompiledPolicyLambda(PolicyLambda):
 
 def compiled_archive(packages, resource_type):
     """What c7n.mu.custodian_archive makes, compiled; the policy is added to it later."""
-    modules = sorted({"c7n", *(packages or ())})
-    return CompiledArchive(modules, other_resources(resource_type))
+    folder = built(tuple(sorted({"c7n", *(packages or ())})), resource_type)
+    return PythonPackageArchive(cache_file=Path(folder.name) / ARCHIVE)
+
+
+@functools.cache
+def built(modules, resource_type):
+    """The folder with the archive of these modules, made once for a process and those it forks.
+
+    It takes half a second, and a deploy to many accounts needs the same few again and again.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="archive-")
+    archive = CompiledArchive(modules, other_resources(resource_type)).close()
+    (Path(folder.name) / ARCHIVE).write_bytes(archive.get_bytes())
+    return folder
 
 
 def compiled(source, name):

@@ -1,10 +1,12 @@
-"""What a deploy does besides Custodian: the autonomy of each function, that nothing is lost between
-EventBridge and the function, and that nothing is left of what somebody else has set on either.
+"""What a deploy does besides Custodian: the autonomy and version of each function, that nothing is
+lost between EventBridge and the function, that nothing is left of what somebody else has set on
+either, and that versions of functions do not pile up.
 
 Importing this module makes Custodian's Lambda modes do it; `custom_actions.__main__` does, and
 nothing that runs in a function.
 """
 
+import json
 import logging
 
 from c7n.exceptions import ClientError, PolicyExecutionError
@@ -16,9 +18,11 @@ from c7n.mu import (
     normalize_arn,
 )
 from c7n.policy import LambdaMode
+from c7n.utils import local_session
 
 from custom_actions import autonomy
 from custom_actions.response import error_code, ignoring
+from custom_actions.version import VERSION, VERSION_TAG
 
 log = logging.getLogger("custodian.serverless")
 
@@ -38,12 +42,35 @@ custodian_publish = LambdaManager.publish
 custodian_reserve = LambdaManager._update_concurrency
 custodian_add_rule = CloudWatchEventSource.add
 custodian_config = PolicyLambda.get_config
+custodian_payload = CloudWatchEventSource.resolve_cloudtrail_payload
+
+
+# Custodian publishes a version with each change, and nothing runs it: the newest is $LATEST. So
+# many are kept to compare with.
+VERSIONS, LATEST = 2, "$LATEST"
 
 
 def provision(mode):
     """Deploy the function of a policy; what `LambdaMode.provision` returns."""
+    use_one_session(mode.policy)
     settle_autonomy(mode.policy)
+    mode.policy.data["mode"].setdefault("tags", {})[VERSION_TAG] = VERSION
     return custodian_provision(mode)
+
+
+def use_one_session(policy):
+    """Have the deploy of a policy use one session. Raises ClientError when there is none.
+
+    Custodian makes several, each of which assumes the account's role. And where the first can't
+    assume it, Custodian goes on as the caller: with the policy of one account in another.
+    """
+    session = local_session(policy.session_factory)
+
+    def sessions(assume=True, region=None):
+        return session
+
+    sessions.region = policy.options.region
+    policy.session_factory = sessions
 
 
 def publish(manager, func, *options, **more):
@@ -51,6 +78,7 @@ def publish(manager, func, *options, **more):
     concurrency, see `reserve`."""
     func.not_reserved = None
     deployed = custodian_publish(manager, func, *options, **more)
+    trim_versions(manager.client, func.name)
     if func.not_reserved:
         raise PolicyExecutionError(
             f"{func.name} is deployed with its rule, but without reserved concurrency: "
@@ -60,6 +88,22 @@ def publish(manager, func, *options, **more):
             "keep this one waiting."
         )
     return deployed
+
+
+def trim_versions(client, name):
+    """Delete the published versions of a function but the newest ones.
+
+    All functions of an account and region together have 75 GB for code.
+    IAM: lambda:ListVersionsByFunction, lambda:DeleteFunction of `<function>:*`.
+    https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+    """
+    pages = client.get_paginator("list_versions_by_function").paginate(FunctionName=name)
+    found = [version["Version"] for page in pages for version in page["Versions"]]
+    numbers = sorted(int(version) for version in found if version != LATEST)
+    for number in numbers[:-VERSIONS]:
+        client.delete_function(FunctionName=name, Qualifier=str(number))
+    if len(numbers) > VERSIONS:
+        log.info("%s: %d versions deleted", name, len(numbers) - VERSIONS)
 
 
 def reserve(manager, existing, func):
@@ -85,11 +129,64 @@ def config(func):
 
 
 def add_rule(source, func, existing):
-    """CloudWatchEventSource.add, then `settle_target`."""
+    """CloudWatchEventSource.add, then `settle_permission` and `settle_target`."""
     added = custodian_add_rule(source, func, existing)
+    settle_permission(source.session.client("lambda"), func)
     if queue := func.dead_letter_config.get("TargetArn"):
         settle_target(source.client, func, queue)
     return added
+
+
+def payload(source, pattern):
+    """CloudWatchEventSource.resolve_cloudtrail_payload, in one order each time.
+
+    Custodian's is that of a set: each deploy would write the rule anew.
+    """
+    custodian_payload(source, pattern)
+    pattern["detail"]["eventSource"].sort()
+
+
+def settle_permission(client, func):
+    """Make the rule's permission to invoke the function what it should be.
+
+    Custodian adds it, and takes one of the same name that says something else for it.
+    IAM: lambda:GetPolicy, lambda:AddPermission, lambda:RemovePermission.
+    """
+    permission = {
+        "StatementId": func.event_name,
+        "Action": "lambda:InvokeFunction",
+        "Principal": "events.amazonaws.com",
+        "SourceArn": rule_arn(func),
+    }
+    if permission not in permissions_of(client, func.name):
+        client.remove_permission(FunctionName=func.name, StatementId=func.event_name)
+        client.add_permission(FunctionName=func.name, **permission)
+        log.warning("%s: the permission of its rule was another, and was made anew", func.name)
+
+
+def rule_arn(func):
+    """The ARN of the function's rule, which has the function's name."""
+    return normalize_arn(func.arn).replace(":lambda:", ":events:").replace(":function:", ":rule/")
+
+
+def permissions_of(client, name):
+    """The statements of a function's policy as AddPermission takes them, those that one source has.
+
+    IAM: lambda:GetPolicy.
+    """
+    answer = ignoring("ResourceNotFoundException", client.get_policy, FunctionName=name)
+    statements = json.loads(answer["Policy"])["Statement"] if answer else []
+    return [
+        {
+            "StatementId": statement.get("Sid"),
+            "Action": statement.get("Action"),
+            "Principal": principal.get("Service") if isinstance(principal, dict) else principal,
+            "SourceArn": statement.get("Condition", {}).get("ArnLike", {}).get("AWS:SourceArn"),
+        }
+        for statement in statements
+        for principal in [statement.get("Principal")]
+        if statement.get("Effect") == "Allow"
+    ]
 
 
 def settle_target(client, func, queue):
@@ -154,7 +251,7 @@ def deployed_autonomy(policy):
     name = policy.data["mode"].get("function-prefix", "custodian-") + policy.name
     deployed = ignoring("ResourceNotFoundException", client.get_function, FunctionName=name)
     if deployed is None:
-        log.warning("policy:%s is new here, and observes; say MODE= for more", policy.name)
+        log.info("policy:%s is new here, and observes; say MODE= for more", policy.name)
         return autonomy.OBSERVE
     if autonomy.TAG not in deployed.get("Tags", {}):
         error = (deployed.get("TagsError") or {}).get("Message", "there is none")
@@ -168,5 +265,6 @@ def deployed_autonomy(policy):
 LambdaMode.provision = provision
 PolicyLambda.get_config = config
 CloudWatchEventSource.add = add_rule
+CloudWatchEventSource.resolve_cloudtrail_payload = payload
 LambdaManager.publish = publish
 LambdaManager._update_concurrency = reserve

@@ -30,10 +30,15 @@ for module in pkgutil.iter_modules(deployment.__path__, "deployment."):
                 main.add_command(found)
 
 
-if __name__ == "__main__":
+def run():
+    """Be the command line: what AWS refuses is a line, not a trace."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         main()
     except (BotoCoreError, ClientError) as error:
         log.debug("", exc_info=True)
         sys.exit(f"error: {reason(error)}")
+
+
+if __name__ == "__main__":
+    run()

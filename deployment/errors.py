@@ -7,6 +7,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     ProfileNotFound,
 )
+from c7n.exceptions import PolicyExecutionError, PolicyValidationError
 
 
 class Refused(click.ClickException):
@@ -31,6 +32,10 @@ MEANING = {
 }
 
 
+# errors whose words say all
+OURS = (click.ClickException, PolicyExecutionError, PolicyValidationError, ValueError)
+
+
 def reason(error):
     """One line about an error of AWS or botocore: the operation, AWS's words, what it means."""
     if isinstance(error, NoCredentialsError):
@@ -43,4 +48,5 @@ def reason(error):
         code, message = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
         meant = f" ({MEANING[code]})" if code in MEANING else ""
         return " ".join(f"{error.operation_name}: {code}: {message}{meant}".split())
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    named = "" if isinstance(error, OURS) else f"{type(error).__name__}: "
+    return " ".join(f"{named}{error}".split())

@@ -9,6 +9,7 @@ import boto3
 import click
 import jsonschema
 import yaml
+from c7n.credentials import assumed_session
 from c7n_org import cli as c7n_org
 
 from deployment.errors import Refused
@@ -36,12 +37,33 @@ class Target:
         name = f" ({self.name})" if self.name != self.account_id else ""
         return f"{self.account_id}{name} {self.region}"
 
+    @property
+    def partition(self):
+        return boto3.Session().get_partition_for_region(self.region)
+
     def session(self):
-        """boto3's, as the account's role or profile, else as the caller. Raises ClientError when
-        the role cannot be assumed. IAM: sts:AssumeRole of the role."""
-        if "role" in self.account or "profile" in self.account:
-            return share_models(c7n_org.get_session(self.account, "deployment", self.region))
-        return share_models(boto3.Session(region_name=self.region))
+        """boto3's, as the account's role or profile, else as the caller; it makes a client of each
+        service once. Raises ClientError when the role cannot be assumed.
+
+        What `c7n_org.cli.get_session` does, with the models shared (deployment/models.py), and STS
+        asked in the region itself: what it gives elsewhere is not valid in an opt-in region. So the
+        caller's account must have enabled it as well.
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_enable-regions.html
+        IAM: sts:AssumeRole of the role.
+        """
+        session = share_models(
+            boto3.Session(region_name=self.region, profile_name=self.account.get("profile"))
+        )
+        roles = self.account.get("role") or []
+        for role in [roles] if isinstance(roles, str) else roles:
+            session = share_models(
+                assumed_session(
+                    role, "guardduty-response", session=session, region=self.region,
+                    external_id=self.account.get("external_id"),
+                )
+            )  # fmt: skip
+        session.client = functools.cache(session.client)
+        return session
 
 
 def current(region):

@@ -83,17 +83,46 @@ def custodian(
     """`python -m custom_actions custodian ARGUMENTS` in an account and region, as a role.
 
     Returns the finished process, stdout and stderr in `stdout`; RuntimeError with both when it
-    ends in an error. The process is forked from a server that has imported Custodian and read
-    AWS's service models once: that is most of the time of a deploy.
+    ends in an error.
+    """
+    arguments = ["custodian", *arguments]
+    return _checked(_forked(cloud, "custom_actions", "main", arguments, account_id, region, role))
+
+
+def deployment(
+    cloud: Cloud,
+    arguments: Sequence[str | Path],
+    account_id: str,
+    region: str,
+    role: str = ADMINISTRATOR,
+) -> subprocess.CompletedProcess:
+    """`python -m deployment ARGUMENTS`, as `custodian`, but whatever the exit code is."""
+    return _forked(cloud, "deployment", "run", arguments, account_id, region, role)
+
+
+def _forked(
+    cloud: Cloud,
+    module: str,
+    function: str,
+    arguments: Sequence[str | Path],
+    account_id: str,
+    region: str,
+    role: str,
+) -> subprocess.CompletedProcess:
+    """A process forked from a server that has imported Custodian and read AWS's service models.
+
+    That is most of the time of a deploy.
     """
     arguments = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory(dir=cloud.folder) as folder:
         output = Path(folder) / "output"
         process = FORKSERVER.Process(
-            target=tools.custodian,
+            target=tools.run,
             args=(
+                module,
+                function,
                 arguments,
-                cloud.environment(account_id, region, role),
+                _environment(cloud, account_id, region, role),
                 ROOT,
                 output,
                 _archives() if cloud.warm else None,
@@ -103,10 +132,16 @@ def custodian(
         process.start()
         process.join()
         finished = subprocess.CompletedProcess(
-            ["custodian", *arguments], process.exitcode, output.read_text()
+            [module, *arguments], process.exitcode, output.read_text()
         )
         process.close()
-    return _checked(finished)
+    return finished
+
+
+def _environment(cloud: Cloud, account_id: str, region: str, role: str) -> dict[str, str]:
+    """Of a person: every command says its region itself."""
+    environment = cloud.environment(account_id, region, role)
+    return {key: value for key, value in environment.items() if key != "AWS_DEFAULT_REGION"}
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from jsonschema import Draft7Validator
 
 import custom_actions.__main__  # noqa: F401
 import custom_actions.archive as compiling
+import deployment.__main__  # noqa: F401
 
 RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
 load_resources(RESOURCES)

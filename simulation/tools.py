@@ -1,8 +1,9 @@
-"""The pack's command line, as a process that is forked with everything imported.
+"""The pack's command lines, as a process that is forked with everything imported.
 
 The imports stand in the function: it runs in that process only, see `deploy.custodian`.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 from .bootstrap import WoundClock
 
 
-def custodian(
+def run(
+    module: str,
+    function: str,
     arguments: list[str],
     environment: dict[str, str],
     folder: Path,
@@ -18,12 +21,11 @@ def custodian(
     archives: Path | None,
     wound: bool,
 ):
-    """Take over environment and output, then be `python -m custom_actions custodian ...`.
+    """Take over environment and output, then be `python -m MODULE ARGUMENTS`.
 
+    module: its `__main__`, where `function` is the command line.
     archives: see `remember_archives`; None builds them. wound: see `Cloud`.
     """
-    import custom_actions.__main__ as command_line
-
     from .preloaded import remember_archives
 
     if archives:
@@ -36,5 +38,5 @@ def custodian(
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.argv = ["custom_actions", "custodian", *arguments]
-    command_line.main()
+    sys.argv = [module, *arguments]
+    getattr(importlib.import_module(f"{module}.__main__"), function)()

@@ -1,0 +1,204 @@
+"""Deploy the policies to every target, or say what a deploy would change."""
+
+import copy
+import tempfile
+from pathlib import Path
+
+import boto3
+import click
+import yaml
+from c7n.config import Config
+from c7n.exceptions import PolicyValidationError
+from c7n.loader import PolicyLoader
+from c7n.policy import PolicyCollection
+from c7n.resources import load_resources
+from c7n.structure import StructureParser
+from c7n.utils import local_session
+from c7n_org.utils import account_tags, environ
+
+from custom_actions import archive, autonomy
+from custom_actions.response import ignoring
+from deployment.errors import Refused, reason
+from deployment.everywhere import everywhere
+from deployment.functions import deployed, remove
+from deployment.models import share_models
+from deployment.report import report
+from deployment.targets import ROOT, targeted
+from deployment.writes import Writes
+
+# what a deploy makes clients of
+SERVICES = ("events", "iam", "lambda", "resourcegroupstaggingapi", "sns", "sqs", "sts")
+NO_QUEUE = "AWS.SimpleQueueService.NonExistentQueue"
+
+
+def deploying(command):
+    """The options of a deploy and of its plan."""
+    for option in (
+        targeted,
+        click.option("--mode", type=click.Choice(autonomy.WORDS), help="with --region"),
+        click.option("--prune", is_flag=True, help="remove the pack's functions without a policy"),
+        click.option("-p", "--policies", multiple=True, help="names, by default all but opt-in/"),
+        click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "policies"),
+    ):
+        command = option(command)
+    return click.command(command)
+
+
+@deploying
+def deploy(targets, **options):
+    """Deploy the policies of a folder to every target.
+
+    All policies go to a target in one run, finding-notify first. A target that fails stops no
+    other, a policy that fails no other. Exit code 1 when one failed.
+    """
+    report("Deployed", roll_out(targets, plan=False, **options))
+
+
+@deploying
+def plan(targets, **options):
+    """Say what `deploy` would change, and change nothing."""
+    report("What a deploy would change", roll_out(targets, plan=True, **options))
+
+
+def roll_out(targets, plan, mode, prune, policies, folder):
+    wanted = deployable(folder, policies)
+    keep = {name_of(policy) for policy in deployable(folder, named=None)} if prune else None
+    if mode and any({"role", "profile"} & target.account.keys() for target in targets):
+        raise Refused("The modes of accounts are said in accounts.yml, `vars: autonomy`.")
+    preload(wanted)
+    doing = "Planning" if plan else "Deploying"
+    return everywhere(deploy_here, targets, wanted, mode, keep, plan, doing=doing)
+
+
+def preload(policies):
+    """Read and build here, once, what each of the processes that are forked would need."""
+    for policy in policies:
+        archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
+    session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
+    for service in SERVICES:
+        session.client(service)
+
+
+def deployable(folder, named=()):
+    """The policies of a folder that have a mode, as data, the one that mails findings first.
+
+    named: those alone; without names those that are not in opt-in/; None for all. Raises Refused
+    when one is not valid, or not there: c7n-org by itself says a line of an action that it does not
+    know, deploys nothing and ends well.
+    """
+    files = sorted(folder.glob("*.yml"))
+    if named is None or named:
+        files += sorted(folder.glob("opt-in/*.yml"))
+    found = []
+    for file in files:
+        try:
+            policies = PolicyLoader(Config.empty()).load_file(str(file)) or ()
+            for policy in policies:
+                policy.validate()
+        except (PolicyValidationError, OSError, ValueError, yaml.YAMLError) as error:
+            raise Refused(f"{file} is not valid: {error}") from error
+        found += [policy.data for policy in policies if "mode" in policy.data]
+    names = {policy["name"] for policy in found}
+    unknown = set(named or ()) - names
+    if unknown or not found:
+        raise Refused(f"{folder} has no policy {' '.join(unknown)} to deploy. It has {names}.")
+    return sorted(
+        (policy for policy in found if not named or policy["name"] in named),
+        key=lambda policy: policy["name"] != "finding-notify",
+    )
+
+
+def name_of(policy):
+    return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
+
+
+def deploy_here(target, policies, mode, keep, plan):
+    """Deploy, or plan, the policies in one target: {function: (what changed, error)}.
+
+    keep: names of functions that stay; the pack's others are removed. None removes none.
+
+    What c7n-org's `run_account` does for each policy is done here, since that one writes errors
+    into the log alone and gives up the account's other policies when AWS refuses one.
+    IAM: infra/operators.yml, Deploy.
+    """
+    session = target.session()
+    refuse_unprepared(target, session, policies)
+    writes = Writes(session, target, plan)
+    done = {}
+    account = target.account
+    with tempfile.TemporaryDirectory() as output, environ(**account_tags(account)):
+        # Custodian keeps a session for each region, and takes it where there is one.
+        local_session(lambda: session, target.region)
+        config = Config.empty(
+            region=target.region,
+            account_id=target.account_id,
+            output_dir=output,
+            cache_period=0,
+            assume_role=None,
+        )
+        wanted = {"policies": copy.deepcopy(policies)}
+        load_resources(StructureParser().get_resource_types(wanted))  # a spawned process has none
+        for policy in PolicyCollection.from_data(wanted, config):
+            done[name_of(policy.data)] = attempt(policy, account, mode, writes)
+        if keep is not None:
+            for name in sorted(deployed(session).keys() - keep):
+                done[name] = prune(session, name, plan)
+    return done
+
+
+def attempt(policy, account, mode, writes):
+    """(what was changed, error): one of the two may be empty, or both where nothing differs."""
+    variables = {**account.get("vars", {}), **({"autonomy": mode} if mode else {})}
+    error = None
+    try:
+        policy.conditions.env_vars["account"] = account
+        policy.expand_variables(policy.get_variables(variables))
+        policy.validate()
+        policy.run()
+    except Exception as caught:  # noqa: BLE001  the other policies go on; it becomes a row
+        error = reason(caught)
+    return writes.take(), error
+
+
+def prune(session, name, plan):
+    """(what was changed, error), as `attempt`."""
+    try:
+        if not plan:
+            remove(session, name)
+    except Exception as caught:  # noqa: BLE001  as above
+        return [], reason(caught)
+    return ["removed, as no policy has this name"], None
+
+
+def refuse_unprepared(target, session, policies):
+    """Raise Refused unless the roles, the topic and the queues that policies name are there.
+
+    Without them a deploy would succeed, an instance be isolated, and every mail fail.
+    IAM: iam:GetRole, sns:GetTopicAttributes, sqs:GetQueueUrl.
+    """
+    iam, sns, sqs = (session.client(service) for service in ("iam", "sns", "sqs"))
+    where = f"{target.region}:{target.account_id}"
+    topics, queues, roles = set(), set(), set()
+    for policy in policies:
+        roles.add(policy["mode"]["role"].rpartition("/")[2])
+        queue = policy["mode"].get("dead_letter_config", {}).get("TargetArn", "")
+        queues.add(queue.rpartition(":")[2])
+        transports = [
+            a["transport"] for a in policy["actions"] if isinstance(a, dict) and "transport" in a
+        ]
+        topics |= {t["topic"] for t in transports if t["type"] == "sns"}
+    missing = []
+    for topic in sorted(topics):
+        arn = f"arn:{target.partition}:sns:{where}:{topic}"
+        if not ignoring("NotFound", sns.get_topic_attributes, TopicArn=arn):
+            missing.append(f"topic {topic}")
+    for queue in sorted(queues - {""}):
+        if not ignoring(NO_QUEUE, sqs.get_queue_url, QueueName=queue):
+            missing.append(f"queue {queue}")
+    for role in sorted(roles):
+        if not ignoring("NoSuchEntity", iam.get_role, RoleName=role):
+            missing.append(f"role {role}")
+    if missing:
+        raise Refused(
+            f"{', '.join(missing)}: not there. Make them first: make infra REGION={target.region}"
+        )

@@ -1,0 +1,50 @@
+"""Remove what deploys of this pack have made."""
+
+import click
+
+from deployment.errors import reason
+from deployment.everywhere import everywhere
+from deployment.functions import deployed, remove
+from deployment.report import report, short, where
+from deployment.table import show
+from deployment.targets import targeted
+
+
+@click.command()
+@targeted
+@click.option("--yes", is_flag=True, help="do not ask")
+def undeploy(targets, yes):
+    """Remove the functions and rules of this pack from every target, after showing the list.
+
+    They are found by their tag, whatever their names. The stacks of infra/ stay, and so do the
+    logs, the queues with what is in them, and whatever is isolated: release that first.
+    """
+    found = everywhere(functions, targets, doing="Looking")
+    there = [result for result in found if result.answer]
+    if there:
+        rows = [(*where(r.target), ", ".join(map(short, r.answer))) for r in there]
+        show("To be removed", ("account", "region", "functions"), rows)
+        if not yes:
+            click.confirm("Remove all of these?", abort=True)
+    removed = everywhere(remove_all, [r.target for r in there], doing="Removing") if there else []
+    report("Removed", removed + [result for result in found if result.error])
+    if not there:
+        click.echo("No function of the pack is there.")
+
+
+def functions(target):
+    return sorted(deployed(target.session()))
+
+
+def remove_all(target):
+    """{function: (what was changed, error)}. IAM: infra/operators.yml, Undeploy."""
+    session = target.session()
+    return {name: attempt(session, name) for name in deployed(session)}
+
+
+def attempt(session, name):
+    try:
+        remove(session, name)
+    except Exception as caught:  # noqa: BLE001  the others go on; it becomes a row
+        return [], reason(caught)
+    return ["removed"], None

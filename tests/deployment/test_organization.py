@@ -1,0 +1,252 @@
+"""deploy, plan and undeploy in the accounts and regions of a file."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from custom_actions.version import VERSION, VERSION_TAG
+from simulation import deploy
+from simulation.calls import ApiError
+
+ROOT = Path(__file__).parents[2]
+HERE, US = "111122223333", "us-west-2"
+ACCOUNTS = {"sandbox": HERE, "staging": "444455556666", "production": "777788889999"}
+REGIONS = [US, "eu-central-1"]
+EVERYWHERE = [(account, region) for account in ACCOUNTS.values() for region in REGIONS]
+POLICIES = ["ec2-isolate", "finding-notify"]
+
+
+@pytest.fixture(scope="module")
+def organization(cloud, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("organization")
+    mailer = deploy.mailer_stack(cloud, HERE, US)
+    for account, region in EVERYWHERE:
+        roles = "yes" if region == US else "no"
+        deploy.account_stack(cloud, account, region, mailer["MailQueueArn"], CreateRole=roles)
+    return Organization(cloud, folder)
+
+
+class Organization:
+    def __init__(self, cloud, folder):
+        self.cloud = cloud
+        self.accounts, self.policies = folder / "accounts.yml", folder / "policies"
+        self.policies.mkdir()
+        for name in POLICIES:
+            shutil.copy(ROOT / f"policies/{name}.yml", self.policies)
+        listed = [
+            {
+                "account_id": account,
+                "name": name,
+                "role": f"arn:aws:iam::{account}:role/custodian-deploy",
+                "regions": REGIONS,
+                "tags": [f"environment:{name}"],
+            }
+            for name, account in ACCOUNTS.items()
+        ]
+        listed[2]["vars"] = {"autonomy": "contain"}
+        self.accounts.write_text(
+            yaml.safe_dump({"vars": {"autonomy": "observe"}, "accounts": listed})
+        )
+
+    def run(self, command, *options):
+        """(exit code, output)."""
+        arguments = [command, "-c", self.accounts, *options]
+        if command != "undeploy":
+            arguments += ["--folder", self.policies]
+        done = deploy.deployment(self.cloud, arguments, HERE, US)
+        return done.returncode, done.stdout
+
+    def is_everywhere(self):
+        """Deploy, unless a test before has done it."""
+        if not all(self.functions(*there) for there in EVERYWHERE):
+            self.run("deploy")
+
+    def functions(self, account, region):
+        shown = self.cloud.client("lambda", account, region).list_functions()["Functions"]
+        return {f["FunctionName"].removeprefix("custodian-"): f for f in shown}
+
+    def rules(self, account, region):
+        rules = self.cloud.client("events", account, region).list_rules()["Rules"]
+        return sorted(rule["Name"].removeprefix("custodian-") for rule in rules)
+
+    def tags(self, account, region, name):
+        lambda_ = self.cloud.client("lambda", account, region)
+        return lambda_.get_function(FunctionName=f"custodian-{name}")["Tags"]
+
+    def writes(self):
+        """(account, region) in which functions or rules were written since the log was cleared."""
+        reads = ("Get", "List", "Describe")
+        return {
+            (call.account_id, call.region)
+            for call in self.cloud.call_log.calls
+            if call.service in ("lambda", "events") and not call.operation.startswith(reads)
+            if call.status == 200 or call.status == 201
+        }
+
+
+def test_what_does_not_exist_or_is_not_valid_is_refused_before_anything(organization, tmp_path):
+    organization.cloud.call_log.clear()
+    code, output = organization.run("deploy", "-a", "nosuch")
+    assert code == 2 and "no account nosuch" in output and "sandbox" in output
+    code, output = organization.run("deploy", "-t", "environment:none")
+    assert code == 2 and "environment:none" in output
+    code, output = organization.run("deploy", "--region", "eu-centrall-1")
+    assert code == 2 and "Did you mean eu-central-1?" in output
+    code, output = organization.run("deploy", "-p", "ec2-isolat")
+    assert code == 2 and "no policy ec2-isolat " in output
+    code, output = organization.run("deploy", "--mode", "contain")
+    assert code == 2 and "vars: autonomy" in output
+    wrong = organization.policies / "wrong.yml"
+    wrong.write_text((organization.policies / "ec2-isolate.yml").read_text().replace(
+        "- leave-service", "- leave-servise"
+    ))  # fmt: skip
+    try:
+        code, output = organization.run("deploy")
+    finally:
+        wrong.unlink()
+    assert code == 2 and "wrong.yml is not valid" in output and "leave-servise" in output
+    assert organization.cloud.call_log.calls == []
+
+
+def test_those_that_fail_are_named_and_stop_no_other(organization):
+    """Then a second run completes them and touches nothing else."""
+    log, staging, production = organization.cloud.call_log, *list(ACCOUNTS.values())[1:]
+    log.clear()
+    log.before(
+        "sts:AssumeRole",
+        lambda call: ApiError("AccessDenied", "not authorized to perform: sts:AssumeRole", 403),
+        when=lambda call: staging in call.parameters["RoleArn"],
+        times=None,
+    )
+    log.before(
+        "sns:*",
+        lambda call: ApiError("InvalidClientTokenId", "The token is invalid", 403),
+        when=lambda call: (call.account_id, call.region) == (HERE, "eu-central-1"),
+        times=None,
+    )
+    iam = organization.cloud.client("iam", production, US)
+    role = "guardduty-response-finding-notify"
+    (policy,) = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    iam.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+    trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+    iam.delete_role(RoleName=role)
+
+    code, output = organization.run("deploy")
+
+    assert code == 1 and "5 of 6 failed" in output
+    lines = output[output.index("Failed") :].splitlines()
+    for account, region, reason in (
+        (staging, US, "sts:AssumeRole"),
+        (staging, "eu-central-1", "sts:AssumeRole"),
+        (HERE, "eu-central-1", "not enabled in the account"),
+        (production, US, f"role {role}: not there"),
+        (production, "eu-central-1", f"role {role}: not there"),
+    ):
+        assert any(account in line and region in line and reason in line for line in lines), lines
+    assert organization.writes() == {(HERE, US)}
+    assert sorted(organization.functions(HERE, US)) == POLICIES
+
+    log.clear()
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument=str(trust).replace("'", '"'))
+    code, output = organization.run("deploy")
+    assert code == 0, output
+    assert organization.writes() == set(EVERYWHERE) - {(HERE, US)}
+    for account, region in EVERYWHERE:
+        assert sorted(organization.functions(account, region)) == POLICIES
+        assert organization.rules(account, region) == POLICIES
+        tags = organization.tags(account, region, "ec2-isolate")
+        wanted = "contain" if account == ACCOUNTS["production"] else "observe"
+        assert (tags["forensic:autonomy"], tags[VERSION_TAG]) == (wanted, VERSION)
+
+
+def test_a_plan_says_what_the_deploy_then_does(organization):
+    there = ["-a", "sandbox", "--region", "eu-central-1"]
+    organization.run("deploy", *there)
+    file = organization.policies / "ec2-isolate.yml"
+    before = file.read_text()
+    cloud = organization.cloud
+    functions, events = (
+        cloud.client(service, HERE, "eu-central-1") for service in ("lambda", "events")
+    )
+    events.disable_rule(Name="custodian-finding-notify")
+    events.remove_targets(Rule="custodian-ec2-isolate", Ids=["custodian-ec2-isolate"])
+    functions.remove_permission(
+        FunctionName="custodian-ec2-isolate", StatementId="custodian-ec2-isolate"
+    )
+    functions.add_permission(
+        FunctionName="custodian-ec2-isolate", StatementId="custodian-ec2-isolate",
+        Action="lambda:InvokeFunction", Principal="events.amazonaws.com",
+        SourceArn="arn:aws:events:eu-central-1:111122223333:rule/other",
+    )  # fmt: skip
+    file.write_text(before.replace("timeout: 300", "timeout: 200"))
+    cloud.call_log.clear()
+    try:
+        code, plan = organization.run("plan", *there)
+        assert (code, organization.writes()) == (0, set()), plan
+        code, done = organization.run("deploy", *there)
+        assert code == 0, done
+    finally:
+        file.write_text(before)
+
+    told = [line for line in plan.splitlines() if "│" in line]
+    assert told == [line for line in done.splitlines() if "│" in line]
+    text = "\n".join(told)
+    assert "ec2-isolate: code, configuration (Timeout), target, permission" in text
+    assert "finding-notify: rule (State)" in text
+    assert organization.writes() == {(HERE, "eu-central-1")}
+    (target,) = events.list_targets_by_rule(Rule="custodian-ec2-isolate")["Targets"]
+    assert target["DeadLetterConfig"]["Arn"].endswith(":guardduty-response-dlq")
+    policy = functions.get_policy(FunctionName="custodian-ec2-isolate")["Policy"]
+    assert "rule/custodian-ec2-isolate" in policy and "rule/other" not in policy
+
+
+def test_old_versions_are_trimmed(organization):
+    file = organization.policies / "finding-notify.yml"
+    before = file.read_text()
+    try:
+        for seconds in (101, 102, 103):
+            file.write_text(before.replace("timeout: 300", f"timeout: {seconds}"))
+            organization.run("deploy", "-a", "sandbox", "--region", US, "-p", "finding-notify")
+    finally:
+        file.write_text(before)
+    functions = organization.cloud.client("lambda", HERE, US)
+    versions = functions.list_versions_by_function(FunctionName="custodian-finding-notify")
+    assert len(versions["Versions"]) == 3  # with $LATEST
+
+
+def test_what_left_the_folder_goes_with_prune_and_all_with_undeploy(organization):
+    """A function that only looks like the pack's stays, whatever its name."""
+    organization.is_everywhere()
+    cloud = organization.cloud
+    for name, tags in (("custodian-theirs", {}), ("custodian-tagged", {VERSION_TAG: "1"})):
+        cloud.client("lambda", HERE, US).create_function(
+            FunctionName=name, Runtime="python3.13", Handler="theirs.run", Code={"ZipFile": b"x"},
+            Role=f"arn:aws:iam::{HERE}:role/guardduty-response-finding-notify", Tags=tags,
+        )  # fmt: skip
+    moved = organization.policies / "finding-notify.yml"
+    kept = moved.read_text()
+    moved.unlink()
+    options = ["-a", "sandbox", "--region", US, "--prune"]
+
+    code, output = organization.run("plan", *options)
+    assert "finding-notify, tagged: removed, as no policy has this name" in output
+    assert "finding-notify" in organization.functions(HERE, US)
+    code, output = organization.run("deploy", *options)
+    moved.write_text(kept)
+
+    assert code == 1 and "custodian-tagged has the pack's tag" in output
+    assert sorted(organization.functions(HERE, US)) == ["ec2-isolate", "tagged", "theirs"]
+    assert organization.rules(HERE, US) == ["ec2-isolate"]
+    assert sorted(organization.functions(HERE, "eu-central-1")) == POLICIES
+
+    code, output = organization.run("undeploy")  # nobody is there to say yes
+    assert code == 1 and "To be removed" in output
+    assert "finding-notify" in organization.functions(ACCOUNTS["staging"], US)
+    code, output = organization.run("undeploy", "--yes")
+    assert code == 1 and "1 of 6 failed" in output
+    assert sorted(organization.functions(HERE, US)) == ["tagged", "theirs"]
+    for account, region in EVERYWHERE[1:]:
+        assert organization.functions(account, region) == {}
+    assert not any(organization.rules(*there) for there in EVERYWHERE)
