@@ -25,6 +25,12 @@ REVOKE = output/revoke-sessions/$(notdir $(FINDING))
 DEACTIVATE = output/deactivate-key/$(notdir $(FINDING))
 EMPTY = output/empty-forensic-group/$(GROUP)
 
+# Custodian asks STS for the account in the region of the environment, and goes on without an account
+# where there is none.
+ifdef REGION
+export AWS_DEFAULT_REGION ?= $(REGION)
+endif
+
 # What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
 DEPLOYMENT := $(BIN)/python -m deployment
 # Without MODE a function stays as it is deployed, and a new one observes (custom_actions/autonomy.py).

@@ -7,6 +7,7 @@ from pathlib import Path
 import boto3
 import click
 import yaml
+from botocore.exceptions import BotoCoreError, ClientError
 from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.loader import PolicyLoader
@@ -20,7 +21,7 @@ from custom_actions import archive, autonomy
 from custom_actions.response import ignoring
 from deployment.errors import Refused, reason
 from deployment.everywhere import everywhere
-from deployment.functions import deployed, remove
+from deployment.functions import deployed, remove_all
 from deployment.models import share_models
 from deployment.report import report
 from deployment.targets import ROOT, targeted
@@ -141,8 +142,7 @@ def deploy_here(target, policies, mode, keep, plan):
         for policy in PolicyCollection.from_data(wanted, config):
             done[name_of(policy.data)] = attempt(policy, account, mode, writes)
         if keep is not None:
-            for name in sorted(deployed(session).keys() - keep):
-                done[name] = prune(session, name, plan)
+            done |= prune(session, keep, plan)
     return done
 
 
@@ -160,14 +160,16 @@ def attempt(policy, account, mode, writes):
     return writes.take(), error
 
 
-def prune(session, name, plan):
-    """(what was changed, error), as `attempt`."""
+def prune(session, keep, plan):
+    """Remove the pack's functions that are not among `keep`; as `deploy_here`."""
     try:
-        if not plan:
-            remove(session, name)
-    except Exception as caught:  # noqa: BLE001  as above
-        return [], reason(caught)
-    return ["removed, as no policy has this name"], None
+        names = sorted(deployed(session).keys() - keep)
+    except (BotoCoreError, ClientError) as error:
+        return {"functions without a policy": ([], reason(error))}
+    done = dict.fromkeys(names, ([], None)) if plan else remove_all(session, names)
+    return {
+        name: (["no policy has this name: removed"] * (not e), e) for name, (_, e) in done.items()
+    }
 
 
 def refuse_unprepared(target, session, policies):

@@ -1,8 +1,10 @@
 """The functions that were deployed from this pack, found by their tag; and their removal."""
 
+from botocore.exceptions import BotoCoreError, ClientError
 from c7n.mu import CloudWatchEventSource, LambdaFunction, LambdaManager
 
 from custom_actions.version import VERSION_TAG
+from deployment.errors import reason
 
 HANDLER = "custom_actions.handler.run"
 
@@ -24,6 +26,18 @@ def deployed(session):
         for page in pages
         for found in page["ResourceTagMappingList"]
     }
+
+
+def remove_all(session, names):
+    """{function: (what was changed, error)} of `remove` for each."""
+    done = {}
+    for name in names:
+        try:
+            remove(session, name)
+            done[name] = ["removed"], None
+        except (BotoCoreError, ClientError, ValueError) as error:
+            done[name] = [], reason(error)
+    return done
 
 
 def remove(session, name):

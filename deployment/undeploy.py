@@ -2,9 +2,8 @@
 
 import click
 
-from deployment.errors import reason
 from deployment.everywhere import everywhere
-from deployment.functions import deployed, remove
+from deployment.functions import deployed, remove_all
 from deployment.report import report, short, where
 from deployment.table import show
 from deployment.targets import targeted
@@ -26,7 +25,7 @@ def undeploy(targets, yes):
         show("To be removed", ("account", "region", "functions"), rows)
         if not yes:
             click.confirm("Remove all of these?", abort=True)
-    removed = everywhere(remove_all, [r.target for r in there], doing="Removing") if there else []
+    removed = everywhere(remove_here, [r.target for r in there], doing="Removing") if there else []
     report("Removed", removed + [result for result in found if result.error])
     if not there:
         click.echo("No function of the pack is there.")
@@ -36,15 +35,7 @@ def functions(target):
     return sorted(deployed(target.session()))
 
 
-def remove_all(target):
+def remove_here(target):
     """{function: (what was changed, error)}. IAM: infra/operators.yml, Undeploy."""
     session = target.session()
-    return {name: attempt(session, name) for name in deployed(session)}
-
-
-def attempt(session, name):
-    try:
-        remove(session, name)
-    except Exception as caught:  # noqa: BLE001  the others go on; it becomes a row
-        return [], reason(caught)
-    return ["removed"], None
+    return remove_all(session, sorted(deployed(session)))

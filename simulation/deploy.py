@@ -86,7 +86,8 @@ def custodian(
     ends in an error.
     """
     arguments = ["custodian", *arguments]
-    return _checked(_forked(cloud, "custom_actions", "main", arguments, account_id, region, role))
+    environment = cloud.environment(account_id, region, role)
+    return _checked(_forked(cloud, "custom_actions", "main", arguments, environment))
 
 
 def deployment(
@@ -97,7 +98,9 @@ def deployment(
     role: str = ADMINISTRATOR,
 ) -> subprocess.CompletedProcess:
     """`python -m deployment ARGUMENTS`, as `custodian`, but whatever the exit code is."""
-    return _forked(cloud, "deployment", "run", arguments, account_id, region, role)
+    environment = cloud.environment(account_id, region, role)
+    del environment["AWS_DEFAULT_REGION"]  # every command says its region itself
+    return _forked(cloud, "deployment", "run", arguments, environment)
 
 
 def _forked(
@@ -105,9 +108,7 @@ def _forked(
     module: str,
     function: str,
     arguments: Sequence[str | Path],
-    account_id: str,
-    region: str,
-    role: str,
+    environment: dict[str, str],
 ) -> subprocess.CompletedProcess:
     """A process forked from a server that has imported Custodian and read AWS's service models.
 
@@ -122,7 +123,7 @@ def _forked(
                 module,
                 function,
                 arguments,
-                _environment(cloud, account_id, region, role),
+                environment,
                 ROOT,
                 output,
                 _archives() if cloud.warm else None,
@@ -136,12 +137,6 @@ def _forked(
         )
         process.close()
     return finished
-
-
-def _environment(cloud: Cloud, account_id: str, region: str, role: str) -> dict[str, str]:
-    """Of a person: every command says its region itself."""
-    environment = cloud.environment(account_id, region, role)
-    return {key: value for key, value in environment.items() if key != "AWS_DEFAULT_REGION"}
 
 
 @functools.cache

@@ -6,6 +6,7 @@ source, and its test fails on plain moto. Nothing here was run against AWS.
 
 import contextlib
 import json
+import re
 from collections.abc import Collection, Iterator
 from unittest import mock
 
@@ -111,6 +112,7 @@ def enforcing(roles: Collection[str], without: Collection[str] = ()) -> Iterator
             authorize(self)
 
     def is_action_permitted(self, action, *_):
+        action = re.sub("^tagging:", "tag:", action)  # moto goes by the name of the endpoint
         if self._statement["Effect"] != "Allow" or action in without:
             return PermissionResult.NEUTRAL
         allowed = self._check_element_matches("Action", action)

@@ -7,6 +7,7 @@ infra/account.yml, a person releases. moto refuses by the names of actions alone
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -25,10 +26,11 @@ BY_LAMBDA = {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"}
 DECORATION = {"iam:ListAccountAliases"}
 RULE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
 SERVICES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
+SERVICES["resourcegroupstaggingapi"] = "tag"
 
 
 # People, and the managed policies of infra/operators.yml that they have
-PEOPLE = {"deployer": ["deploy"], "responder": ["respond", "credentials"]}
+PEOPLE = {"deployer": ["deploy", "undeploy"], "responder": ["respond", "credentials"]}
 FREE = {"sts:GetCallerIdentity"}  # needs no permission
 
 
@@ -50,14 +52,26 @@ def deployed(stacks, tmp_path_factory):
         for policy in policies:
             arn = f"arn:aws:iam::{ACCOUNT}:policy/guardduty-response-{policy}"
             iam.attach_role_policy(RoleName=person, PolicyArn=arn)
-    files = [path for path in shipped.POLICIES if "    mode:" in path.read_text()]
-    (data,) = yaml.safe_load((shipped.ROOT / "policies/finding-notify.yml").read_text())["policies"]
-    data["mode"] |= {"memory": 1024}
-    changed = tmp_path_factory.mktemp("policy") / "changed.yml"
-    changed.write_text(yaml.safe_dump({"policies": [data]}))
+    folder = tmp_path_factory.mktemp("policies")
+    for path in shipped.POLICIES:
+        shutil.copy(path, folder)
+    (data,) = yaml.safe_load((folder / "finding-notify.yml").read_text())["policies"]
+    retired = folder / "retired.yml"
+    retired.write_text(yaml.safe_dump({"policies": [data | {"name": "retired"}]}))
+    deploy.deploy(cloud, [retired], ACCOUNT, REGION)  # by somebody
+    retired.unlink()
+
+    def run(*options):
+        arguments = ["deploy", "--region", REGION, "--folder", folder, *options]
+        done = deploy.deployment(cloud, arguments, ACCOUNT, REGION, "deployer")
+        assert done.returncode == 0, done.stdout
+
     with enforcing(PEOPLE):
-        for policies, mode in ((files, "contain"), ([changed], None), ([changed], "ask")):
-            deploy.deploy(cloud, policies, ACCOUNT, REGION, mode, role="deployer")
+        run("--mode", "contain", "--prune")
+        for memory in (768, 896, 1024):  # more versions than are kept
+            data["mode"]["memory"] = memory
+            (folder / "finding-notify.yml").write_text(yaml.safe_dump({"policies": [data]}))
+            run("--mode", "ask", "-p", "finding-notify")
     return stacks, called_by(cloud, "deployer")
 
 
@@ -304,8 +318,8 @@ def test_a_person_deploys_with_the_rights_to_deploy(deployed):
     assert set(memory) == set(ROLES) and memory["finding-notify"] == 1024
     # that a role is passed, tags are shown, and what is no longer there, is not seen in these calls
     gone = {"lambda:UntagResource", "lambda:DeleteFunctionConcurrency", "lambda:ListTags"}
-    gone.add("events:RemoveTargets")
-    assert allowed_to_people("Deploy") - called == {"iam:PassRole", *gone}
+    gone.add("lambda:RemovePermission")
+    assert allowed_to_people("Deploy", "Undeploy") - called == {"iam:PassRole", *gone}
 
 
 def test_a_person_releases_with_the_rights_to_respond(scene, pack, tmp_path):

@@ -231,7 +231,7 @@ def test_what_left_the_folder_goes_with_prune_and_all_with_undeploy(organization
     options = ["-a", "sandbox", "--region", US, "--prune"]
 
     code, output = organization.run("plan", *options)
-    assert "finding-notify, tagged: removed, as no policy has this name" in output
+    assert "finding-notify, tagged: no policy has this name: removed" in output
     assert "finding-notify" in organization.functions(HERE, US)
     code, output = organization.run("deploy", *options)
     moved.write_text(kept)
