@@ -66,6 +66,9 @@ demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] anothe
 benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; more than 5 min
 	@$(BIN)/python -m simulation.benchmark
 
+benchmark-org: $(INSTALLED) ## A deploy to 30 accounts in 2 regions, beside stock c7n-org
+	@$(BIN)/python -m simulation.benchmark_org
+
 hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hundreds of schedules; HAMMER="--seeds 5 ..."
 	@$(BIN)/pytest -q -m slow
 	@PYTHONHASHSEED=0 PYTHONPATH=.:tests:tests/conformance $(BIN)/python tests/hostile/hammer.py $(HAMMER)
@@ -157,4 +160,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-MODE check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-MODE check-INSTANCE check-FINDING clean
