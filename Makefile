@@ -29,6 +29,9 @@ EMPTY = output/empty-forensic-group/$(GROUP)
 # as it is deployed, and a new one observes.
 AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
 
+# WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
+STATUS = $(if $(WHO),--who) $(if $(JSON),--json) $(DEPLOYABLE)
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
@@ -74,6 +77,12 @@ deploy: $(INSTALLED) need-REGION autonomy ## Deploy the policies to the current 
 
 deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
 	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
+
+status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and what is not well; REGION=... [WHO=1] [JSON=1]
+	@$(BIN)/python -m deployment status --region "$(REGION)" $(STATUS)
+
+status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS="environment:sandbox ..."] [WHO=1] [JSON=1]
+	@$(BIN)/python -m deployment status -c accounts.yml $(if $(ACCOUNTS),-a "$(ACCOUNTS)") $(foreach tag,$(TAGS),-t "$(tag)") $(STATUS)
 
 isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
 	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml
@@ -139,4 +148,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org status status-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean

@@ -10,11 +10,13 @@ the source has where it is unpacked. An interpreter of another version leaves it
 deploy from the same version of Python makes the same bytes, so Custodian sees nothing to change.
 """
 
+import functools
 import importlib.util
 import logging
 import marshal
 import re
 import sys
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import c7n.resources
@@ -39,7 +41,6 @@ class CompiledArchive(PythonPackageArchive):
     def __init__(self, modules, left_out):
         self.left_out = left_out
         super().__init__(modules)
-        self.left_out = lambda path: True  # what Custodian adds later no function of ours imports
 
     def add_contents(self, dest, contents):
         super().add_contents(dest, contents)
@@ -70,10 +71,20 @@ class CompiledPolicyLambda(PolicyLambda):
 
 def compiled_archive(packages, resource_type):
     """What c7n.mu.custodian_archive makes, compiled; the policy is added to it later."""
-    modules = sorted({"c7n", *(packages or ())})
-    return CompiledArchive(modules, other_resources(resource_type))
+    modules = tuple(sorted({"c7n", *(packages or ())}))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(built(modules, resource_type))
+        file.flush()
+        return PythonPackageArchive(cache_file=file.name)
 
 
+@functools.cache
+def built(modules, resource_type):
+    """Its bytes; once in a process, since that takes longer than all else of a deploy."""
+    return CompiledArchive(modules, other_resources(resource_type)).close().get_bytes()
+
+
+@functools.cache
 def compiled(source, name):
     """The bytes of a .pyc file, which depend on source, name and Python version alone.
 

@@ -14,7 +14,7 @@ from c7n_org import cli as c7n_org
 from deployment.errors import Refused
 from deployment.models import share_models
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Target:
     def name(self):
         return self.account["name"]
 
+    @property
+    def listed(self):
+        """Whether it is of accounts.yml, and not the caller's own."""
+        return "role" in self.account or "profile" in self.account
+
     def __str__(self):
         name = f" ({self.name})" if self.name != self.account_id else ""
         return f"{self.account_id}{name} {self.region}"
@@ -39,7 +44,7 @@ class Target:
     def session(self):
         """boto3's, as the account's role or profile, else as the caller. Raises ClientError when
         the role cannot be assumed. IAM: sts:AssumeRole of the role."""
-        if "role" in self.account or "profile" in self.account:
+        if self.listed:
             return share_models(c7n_org.get_session(self.account, "deployment", self.region))
         return share_models(boto3.Session(region_name=self.region))
 
