@@ -136,11 +136,10 @@ def compare(checks, wanted, function, mend):
         for key in sorted(differs)
     )
     checks.say("configuration", not differs, said or "as deployed", mend)
-    reserved = function.get("Concurrency", {}).get("ReservedConcurrentExecutions")
-    said = f"{reserved} reserved, not {wanted.func.concurrency}"
-    if reserved == wanted.func.concurrency:
-        said = f"{reserved} reserved" if reserved is not None else "none reserved"
-    checks.say("concurrency", reserved == wanted.func.concurrency, said, mend)
+    reserved = function.get("Concurrency", {}).get("ReservedConcurrentExecutions", "none")
+    ours = "none" if wanted.func.concurrency is None else wanted.func.concurrency
+    said = f"{reserved} reserved" + ("" if reserved == ours else f", not {ours}")
+    checks.say("concurrency", reserved == ours, said, mend)
 
 
 def brief(value):

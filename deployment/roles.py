@@ -165,10 +165,16 @@ def shared(iam, arn, document):
 def statements(is_now, wanted):
     """The Sids of the statements in which two documents differ, as words."""
     one, other = (
-        {s.get("Sid", str(n)): normal(s) for n, s in enumerate(document["Statement"])}
+        {s.get("Sid", f"number {n}"): normal(s) for n, s in enumerate(listed(document), 1)}
         for document in (is_now, wanted)
     )
     return [f"statement {sid}" for sid in sorted({*one, *other}) if one.get(sid) != other.get(sid)]
+
+
+def listed(document):
+    """The statements of a policy document; IAM takes one alone without a list."""
+    found = document["Statement"]
+    return found if isinstance(found, list) else [found]
 
 
 def normal(value):
