@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from moto.sns.models import sns_backends
 
 from deployment.__main__ import main
-from deployment.version import TAG
+from deployment.version import TAG, VERSION
 from infra import permissions
 from simulation import deploy, guardduty
 
@@ -252,6 +252,19 @@ def test_what_is_missing_is_found(account):
     iam.create_policy_version(
         PolicyArn=isolate, PolicyDocument=json.dumps(EMPTY), SetAsDefault=True
     )
+    # in the other region all is of an older version
+    first = account.cloud.client("lambda", ACCOUNT, FIRST)
+    older = first.update_function_code(FunctionName=RESPONSE, ZipFile=zipped())["FunctionArn"]
+    first.tag_resource(Resource=older, Tags={TAG: "0.0.1"})
+    account.cloud.client("cloudformation", ACCOUNT, FIRST).update_stack(
+        StackName="guardduty-response",
+        TemplateBody=(deploy.INFRA / "account.yml").read_text() + "# older",
+        Parameters=[
+            {"ParameterKey": key, "UsePreviousValue": True}
+            for key in ("MailQueueArn", "CreateRole")
+        ],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
 
     wrong, _ = look()
 
@@ -270,7 +283,16 @@ def test_what_is_missing_is_found(account):
         ("", "dead letters"),
         ("", "roles"),
     }
-    assert (FIRST, "", "trail") in wrong
+    assert {key[1:] for key in wrong if key[0] == FIRST} == {
+        ("", "trail"),
+        ("", "stack"),
+        ("response-guard", "code"),
+    }
+    assert wrong[FIRST, "", "stack"][1] == f"make infra REGION={FIRST}"
+    assert wrong[FIRST, "response-guard", "code"] == (
+        f"of 0.0.1; here is {VERSION}",
+        f"make deploy REGION={FIRST} DEPLOYABLE={GUARD}",
+    )
     said = {key[1:]: value for key, value in wrong.items()}
     assert "MODE=" in said["iam-role-revoke-sessions", "function"][1]
     assert "pending" in said["", "subscription"][0]
@@ -281,3 +303,11 @@ def test_what_is_missing_is_found(account):
         "1 in guardduty-response-dlq",
         f"make dlq REGION={REGION}",
     )
+    # what a StackSet, domains, a trail that logs, and tags that may be seen take is not seen here
+    allowed = permissions.allowed(permissions.managed("operators.yml", "Status"))
+    assert allowed - called(account.cloud.calls) == {
+        "cloudformation:DescribeStackResources",
+        "cloudtrail:GetEventSelectors",
+        "guardduty:GetThreatEntitySet",
+        "lambda:ListTags",
+    }
