@@ -29,8 +29,13 @@ EMPTY = output/empty-forensic-group/$(GROUP)
 # as it is deployed, and a new one observes.
 AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
 
+# What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
+DEPLOYMENT := $(BIN)/python -m deployment
+# names with commas; or c7n-org's own options: ACCOUNTS="-a sandbox"
+option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
+ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(REGION))
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
-STATUS = $(if $(WHO),--who) $(if $(JSON),--json) $(DEPLOYABLE)
+STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -78,11 +83,11 @@ deploy: $(INSTALLED) need-REGION autonomy ## Deploy the policies to the current 
 deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
 	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
 
-status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and what is not well; REGION=... [WHO=1] [JSON=1]
-	@$(BIN)/python -m deployment status --region "$(REGION)" $(STATUS)
+status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and what is not well; REGION=... [POLICY=name] [WHO=1] [JSON=1]
+	@$(DEPLOYMENT) status --region "$(REGION)" $(STATUS)
 
-status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS="environment:sandbox ..."] [WHO=1] [JSON=1]
-	@$(BIN)/python -m deployment status -c accounts.yml $(if $(ACCOUNTS),-a "$(ACCOUNTS)") $(foreach tag,$(TAGS),-t "$(tag)") $(STATUS)
+status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag] [REGION=...] [POLICY=name] [WHO=1] [JSON=1]
+	@$(DEPLOYMENT) status $(ORG) $(STATUS)
 
 isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
 	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml

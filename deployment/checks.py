@@ -61,11 +61,10 @@ def unless(absent, call, **parameters):
         return None
 
 
-def deploy(target):
-    """The command that deploys to a target."""
-    if target.listed:
-        return f"make deploy-org ACCOUNTS={target.name}"
-    return f"make deploy REGION={target.region}"
+def deploy(target, policy=""):
+    """The command that deploys to a target, all policies or one."""
+    whose = f"-org ACCOUNTS={target.name}" if target.listed else ""
+    return f"make deploy{whose} REGION={target.region}" + (f" POLICY={policy}" if policy else "")
 
 
 def infra(target):

@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from unittest import mock
 
 import yaml
@@ -19,12 +18,9 @@ from c7n import mu
 from c7n.config import Config
 from c7n.policy import PolicyCollection
 from c7n.resources import load_resources
+from c7n.utils import reset_session_cache
 
 from custom_actions import archive, autonomy
-from deployment.targets import ROOT
-
-FOLDER = ROOT / "policies"
-
 
 # `custodian run` writes none into the archive, `c7n-org run` the default one, which does nothing.
 TRACERS = (None, "default")
@@ -54,54 +50,56 @@ class Expected:
 
 
 @functools.cache
-def read(path):
-    """The policies of a file that become functions."""
-    found = yaml.safe_load(Path(path).read_text())["policies"]
-    return [policy for policy in found if "mode" in policy]
+def policies(folder):
+    """The policies of a folder that become functions, in its subfolders too: {name: data}."""
+    files = [yaml.safe_load(file.read_text()) for file in sorted(folder.rglob("*.yml"))]
+    found = [policy for file in files for policy in file["policies"]]
+    return {policy["name"]: policy for policy in found if "mode" in policy}
+
+
+@functools.cache
+def opt_ins(folder):
+    """The names of those that a deploy leaves out unless they are named."""
+    return set(policies(folder / "opt-in"))
 
 
 def function_name(policy):
     return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
 
 
-def names(paths):
-    """The names of the functions of the policies in files."""
-    return {function_name(policy) for path in paths for policy in read(path)}
-
-
-def prepare(paths):
+def prepare(folder):
     """Load and build once what processes that are forked afterwards share."""
-    for path in paths:
-        for policy in read(path):
-            load(policy)
-            if policy["mode"].get("runtime") == archive.THIS_RUNTIME:
-                archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
+    for policy in policies(folder).values():
+        load(policy)
+        if policy["mode"].get("runtime") == archive.THIS_RUNTIME:
+            archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
 
 
 def load(policy):
     load_resources((f"aws.{policy['resource'].removeprefix('aws.')}",))
 
 
-def expected(target, policy, word):
-    """The Expected of one policy (its data, from `read`) in a target.
+def expected(target, session, policy, word):
+    """The Expected of one policy (its data) in a target; session: of the target.
 
     word: how far it may go by itself, observe, ask or contain.
     """
     load(policy)
-    made = functools.partial(function, target, policy, word)
+    made = functools.partial(function, target, session, policy, word)
     func = made(None)
     (source,) = func.get_events(None)
     pattern = json.loads(source.render_event_pattern())
     return Expected(policy["name"], func, func.get_config(), pattern, made)
 
 
-def function(target, policy, word, tracer):
+def function(target, session, policy, word, tracer):
     # as c7n-org does for each account
     config = Config.empty(
         region=target.region, account_id=target.account_id, output_dir="", tracer=tracer
     )
     data = {"policies": [copy.deepcopy(policy)]}
-    (made,) = PolicyCollection.from_data(data, config, lambda *_, **__: target.session())
+    (made,) = PolicyCollection.from_data(data, config, lambda *_, **__: session)
+    reset_session_cache()  # Custodian's, which has that of another account
     variables = {**target.account.get("vars", {}), autonomy.OPTION: word}
     made.expand_variables(made.get_variables(variables))
     made.ctx = contextlib.nullcontext()  # no output of a run

@@ -13,19 +13,20 @@ from pathlib import Path
 import click
 from c7n.utils import get_partition
 
+from custom_actions.version import VERSION
 from deployment.checks import Check, Checks, deploy
+from deployment.deployed import Deployed, deployed, left_over
+from deployment.errors import Refused
 from deployment.everywhere import everywhere
-from deployment.expected import FOLDER, names, prepare, read
-from deployment.functions import Deployed, deployed, left_over
+from deployment.expected import function_name, opt_ins, policies, prepare
 from deployment.surroundings import mail, surroundings
 from deployment.table import show
 from deployment.targets import ROOT, Target, targeted
-from deployment.version import VERSION
 
 # IAM's calls are reported there alone, whatever regions the pack is in (README, "Before a deploy").
 # The regions of other partitions have a place of their own for them: there nothing is asked.
 REGION_OF_IAM = "us-east-1"
-GUARD_OF_ROLES = FOLDER / "response-guard.yml"
+GUARD_OF_ROLES = "response-guard"
 DETAILS = ("Account", "Region", "Of", "What", "As it is", "What mends it")
 
 
@@ -51,18 +52,24 @@ class Status:
 @targeted
 @click.option("--who", is_flag=True, help="ask CloudTrail who changed each function, well or not")
 @click.option("--json", "as_json", is_flag=True, help="everything, as one JSON document")
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False))
-def status(targets, who, as_json, files):
-    """Whether the policies FILES (by default, all of policies/) are deployed as this version has
-    them, and what they need around them. Opt-in policies are judged where they are deployed.
+@click.option("-p", "--policies", "named", multiple=True, help="names, by default all but opt-in/")
+@click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "policies")
+def status(targets, who, as_json, named, folder):
+    """Whether the policies of a folder are deployed as this version has them, and what they need
+    around them. Those of opt-in/ are judged where they are deployed.
 
     Exit code 0: all is well. 1: something is not, and each such line says what mends it.
     """
-    files = [str(Path(path).resolve()) for path in files or sorted(FOLDER.glob("*.yml"))]
-    prepare([*files, *opt_ins()])  # before the processes are forked that need it
-    results = everywhere(look, targets, files, who, doing="Looking")
-    if str(GUARD_OF_ROLES) in files and (elsewhere := for_roles(targets)):
-        results += everywhere(look, elsewhere, [str(GUARD_OF_ROLES)], who, True, doing="Looking")
+    every = policies(folder)
+    unknown = set(named) - set(every)
+    if unknown or not every:
+        has = ", ".join(every) or "none"
+        raise Refused(f"{folder} has no policy {', '.join(sorted(unknown))}. It has: {has}.")
+    wanted = set(named) or set(every) - opt_ins(folder)
+    prepare(folder)  # before the processes are forked that need it
+    results = everywhere(look, targets, folder, wanted, who, doing="Looking")
+    if GUARD_OF_ROLES in wanted and (elsewhere := for_roles(targets)):
+        results += everywhere(look, elsewhere, folder, {GUARD_OF_ROLES}, who, True, doing="Looking")
     mails = central(results)
     if as_json:
         click.echo(json.dumps([*map(document, results), *map(document, mails)], indent=2))
@@ -72,41 +79,33 @@ def status(targets, who, as_json, files):
         sys.exit(1)
 
 
-def opt_ins():
-    return [str(path) for path in sorted((FOLDER / "opt-in").glob("*.yml"))]
-
-
 def for_roles(targets):
     """Where the guard of the roles has to be, besides the targets."""
     home = [Target(t.account, REGION_OF_IAM) for t in targets if get_partition(t.region) == "aws"]
     return [one for n, one in enumerate(home) if one not in targets and one not in home[:n]]
 
 
-def look(target, files, who, alone=False):
-    """The Status of one account and region. alone: FILES are there without the others."""
-    aws = functools.cache(target.session().client)
-    aws("sts").get_caller_identity()  # a region that is off says so once, here
+def look(target, folder, wanted, who, alone=False):
+    """The Status of one account and region.
+
+    wanted: the names of the policies that have to be there; opt-in ones may. alone: they are there
+    without the others.
+    """
+    session = target.session()
+    session.client = functools.cache(session.client)
+    session.client("sts").get_caller_identity()  # a region that is off says so once, here
     found = []
-    for path in [*files, *(path for path in opt_ins() if path not in files and not alone)]:
-        for policy in read(path):
-            opt_in = path not in files
-            mend = deploy(target)
-            if alone:
-                mend = f"make deploy REGION={target.region} DEPLOYABLE={shown(path)}"
-            elif opt_in:
-                mend = f"make deploy-opt-in POLICY={policy['name']} REGION={target.region}"
-            found.append(deployed(target, aws, policy, mend, opt_in, who))
+    for name, policy in policies(folder).items():
+        opt_in = name in opt_ins(folder) and name not in wanted
+        if name in wanted or (opt_in and not alone):
+            mend = deploy(target, name if alone or name in opt_ins(folder) else "")
+            found.append(deployed(target, session, policy, mend, opt_in, who))
     found = [one for one in found if one]
     shared = Checks()
-    queue = surroundings(shared, target, aws, {one.kind for one in found})
-    known = names([*map(str, FOLDER.rglob("*.yml")), *files])
+    queue = surroundings(shared, target, session, {one.kind for one in found})
     with shared.reading("left over"):
-        left_over(shared, target, aws, known)
+        left_over(shared, target, session, map(function_name, policies(folder).values()))
     return Status(found, shared, queue)
-
-
-def shown(path):
-    return Path(path).relative_to(ROOT) if Path(path).is_relative_to(ROOT) else path
 
 
 def central(results):
@@ -131,7 +130,7 @@ def central(results):
 
 def look_at_mail(target, queue):
     checks = Checks()
-    mail(checks, target, functools.cache(target.session().client), queue)
+    mail(checks, target, target.session(), queue)
     return Status([], checks, queue)
 
 

@@ -20,34 +20,34 @@ FREQUENCY = "FIFTEEN_MINUTES"
 COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 
 
-def surroundings(checks, target, aws, kinds):
+def surroundings(checks, target, session, kinds):
     """Everything but the functions. kinds: of the modes of the policies, as cloudtrail.
 
     Returns the ARN of the mail queue that the topic is subscribed to, or None.
     """
     with checks.reading("stack"):
-        stack(checks, target, aws)
+        stack(checks, target, session)
     queue = None
     with checks.reading("topic"):
-        queue = topic(checks, target, aws("sns"))
+        queue = topic(checks, target, session.client("sns"))
     with checks.reading("dead letters"):
-        dead_letters(checks, target, aws, DEAD_LETTERS, f"make dlq REGION={target.region}")
+        dead_letters(checks, target, session, DEAD_LETTERS, f"make dlq REGION={target.region}")
     if "guard-duty" in kinds:
         with checks.reading("guardduty"):
-            guardduty(checks, target, aws("guardduty"))
+            guardduty(checks, target, session.client("guardduty"))
     if "cloudtrail" in kinds:
         with checks.reading("trail"):
-            trail(checks, target, aws)
+            trail(checks, target, session)
     return queue
 
 
-def stack(checks, target, aws):
+def stack(checks, target, session):
     """The stack of infra/account.yml, and its roles where it has them.
 
     In accounts of a StackSet it has another name: then CloudFormation is asked whose the topic is.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStackResources.html
     """
-    client = aws("cloudformation")
+    client = session.client("cloudformation")
     name, absent = STACK, ("ValidationError",)
     found = unless(absent, client.describe_stacks, StackName=name)
     if found is None:
@@ -75,7 +75,7 @@ def stack(checks, target, aws):
         checks.say("stack", True, f"{name}, {said}")
     if given.get("CreateRole") != "no":
         with checks.reading("roles"):
-            roles.compare(checks, target, aws("iam"), name, body, given)
+            roles.compare(checks, target, session.client("iam"), name, body, given)
     else:
         checks.say("roles", True, "the stack of another region of this account has them")
 
@@ -113,9 +113,9 @@ def topic(checks, target, client):
     return confirmed[0]["Endpoint"]
 
 
-def dead_letters(checks, target, aws, queue, mend):
+def dead_letters(checks, target, session, queue, mend):
     """A dead-letter queue is there and empty; how old what is in it is says CloudWatch."""
-    client = aws("sqs")
+    client = session.client("sqs")
     found = unless(QUEUE_ABSENT, client.get_queue_url, QueueName=queue)
     if found is None:
         checks.say("dead letters", False, f"{queue} is not there", infra(target))
@@ -126,13 +126,13 @@ def dead_letters(checks, target, aws, queue, mend):
     if not number:
         checks.say("dead letters", True, f"{queue} is empty")
         return
-    checks.say("dead letters", False, f"{number} in {queue}{age(aws, queue)}", mend)
+    checks.say("dead letters", False, f"{number} in {queue}{age(session, queue)}", mend)
 
 
-def age(aws, queue):
+def age(session, queue):
     """How old the oldest message is, as text; "" where CloudWatch does not say."""
     now = datetime.now(UTC)
-    points = aws("cloudwatch").get_metric_statistics(
+    points = session.client("cloudwatch").get_metric_statistics(
         Namespace="AWS/SQS",
         MetricName="ApproximateAgeOfOldestMessage",
         Dimensions=[{"Name": "QueueName", "Value": queue}],
@@ -204,19 +204,19 @@ def threat_lists(checks, named, client, detector):
         checks.say("threat lists", True, ", ".join(active) or none)
 
 
-def trail(checks, target, aws):
+def trail(checks, target, session):
     """A trail that logs management events here, or no guard of CloudTrail mode ever runs.
 
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-service-event-cloudtrail.html
     """
-    client = aws("cloudtrail")
+    client = session.client("cloudtrail")
     silent = []
     for one in client.describe_trails(includeShadowTrails=True)["trailList"]:
         name, home = one["TrailARN"], one.get("HomeRegion", target.region)
         if not client.get_trail_status(Name=name)["IsLogging"]:
             silent.append(f"{one['Name']} does not log")
             continue
-        there = client if home == target.region else aws("cloudtrail", region_name=home)
+        there = client if home == target.region else session.client("cloudtrail", region_name=home)
         if not management(there.get_event_selectors(TrailName=name)):
             silent.append(f"{one['Name']} has no management events that write")
             continue
@@ -254,10 +254,10 @@ def management(selectors):
     )
 
 
-def mail(checks, target, aws, queue_arn):
+def mail(checks, target, session, queue_arn):
     """The central mail queue, the function that empties it, and its dead-letter queue."""
     queue = queue_arn.rpartition(":")[2]
-    client = aws("sqs")
+    client = session.client("sqs")
     with checks.reading("mail queue"):
         found = unless(QUEUE_ABSENT, client.get_queue_url, QueueName=queue)
         if found is None:
@@ -269,9 +269,9 @@ def mail(checks, target, aws, queue_arn):
         waiting = shown["ApproximateNumberOfMessages"]
         checks.say("mail queue", True, f"{queue_arn}, {waiting} waiting")
     with checks.reading("mailer"):
-        feeding(checks, aws("lambda"), queue_arn)
+        feeding(checks, session.client("lambda"), queue_arn)
     with checks.reading("dead letters"):
-        dead_letters(checks, target, aws, f"{queue}-dlq", "make mail-dlq")
+        dead_letters(checks, target, session, f"{queue}-dlq", "make mail-dlq")
 
 
 def feeding(checks, client, queue_arn):

@@ -9,14 +9,15 @@ import yaml
 from click.testing import CliRunner
 from moto.sns.models import sns_backends
 
+from custom_actions.version import VERSION, VERSION_TAG
 from deployment.__main__ import main
-from deployment.version import TAG, VERSION
 from infra import permissions
 from simulation import deploy, guardduty
 
 ACCOUNT, REGION, FIRST = "111122223333", "us-west-2", "us-east-1"
 GUARD = "policies/response-guard.yml"
 FILES = ["policies/iam-role-revoke-sessions.yml", "policies/finding-notify.yml", GUARD]
+POLICIES = ["-p", "finding-notify", "-p", "iam-role-revoke-sessions", "-p", "response-guard"]
 NOTIFY, REVOKE, RESPONSE = (
     f"custodian-{name}" for name in ("finding-notify", "iam-role-revoke-sessions", "response-guard")
 )
@@ -95,7 +96,7 @@ def run(*options):
 
 def look():
     """The checks that are not well: {(region, policy, what): (as it is, what mends it)}."""
-    found, code = run("--region", REGION, *FILES)
+    found, code = run("--region", REGION, *POLICIES)
     assert not [one["error"] for one in found if "error" in one]
     wrong = {
         (one["region"], check["policy"], check["what"]): (check["found"], check["mend"])
@@ -131,7 +132,7 @@ def test_all_is_well_and_a_table_says_so(account):
     }
     # 32 of the roles, 14 in the region where their guard has to be as well, 4 for each function
     assert len(cloud.calls) - before == 82
-    told = CliRunner().invoke(main, ["status", "--region", REGION, "--who", *FILES])
+    told = CliRunner().invoke(main, ["status", "--region", REGION, "--who", *POLICIES])
     assert (told.exit_code, told.output.count("contain")) == (0, 4)
     assert "All is well." in told.output and "OrganizationAccountAccessRole" in told.output
     allowed = permissions.allowed(permissions.managed("operators.yml", "Status"))
@@ -152,7 +153,7 @@ def test_what_somebody_changed_is_found_and_a_deploy_mends_what_it_can(account):
     )
     functions.put_function_concurrency(FunctionName=REVOKE, ReservedConcurrentExecutions=1)
     functions.update_function_code(FunctionName=RESPONSE, ZipFile=zipped())
-    tags = {TAG: "0.0.1"}
+    tags = {VERSION_TAG: "0.0.1"}
     account.function("custodian-renamed", Tags=tags)
     account.function("custodian-of-others")
     events.put_rule(Name=RESPONSE, EventPattern='{"source": ["aws.ec2"]}', State="ENABLED")
@@ -213,16 +214,22 @@ def test_an_account_or_region_that_cannot_be_seen_is_a_row_and_the_others_go_on(
         "GetCallerIdentity", "InvalidClientTokenId", times=None, when=lambda c: c.region == off
     )
 
-    found, code = run("-c", str(accounts), "policies/finding-notify.yml")
+    found, code = run("-c", str(accounts), "-p", "finding-notify")
 
     seen, unseen, refused, mail = found
     assert code == 1 and [one["region"] for one in found] == [REGION, off, REGION, REGION]
     assert "not enabled" in unseen["error"] and "AccessDenied" in refused["error"]
     wrong = [c for one in seen["policies"] for c in one["checks"] if not c["well"]]
     assert [(c["what"], c["found"], c["mend"]) for c in wrong] == [
-        ("mode", "contain; accounts.yml says observe", "make deploy-org ACCOUNTS=security")
+        (
+            "mode",
+            "contain; accounts.yml says observe",
+            f"make deploy-org ACCOUNTS=security REGION={REGION}",
+        )
     ]
     assert all(check["well"] for check in (*seen["checks"], *mail["checks"]))
+    unknown = CliRunner().invoke(main, ["status", "-c", str(accounts), "-p", "finding-notfy"])
+    assert unknown.exit_code == 2 and "has no policy finding-notfy" in unknown.stderr
     told = CliRunner().invoke(main, ["status", "-c", str(accounts), "-a", "production"])
     assert told.exit_code == 1 and "AccessDenied" in told.output and "production" in told.output
     cloud.call_log.clear()
@@ -255,7 +262,7 @@ def test_what_is_missing_is_found(account):
     # in the other region all is of an older version
     first = account.cloud.client("lambda", ACCOUNT, FIRST)
     older = first.update_function_code(FunctionName=RESPONSE, ZipFile=zipped())["FunctionArn"]
-    first.tag_resource(Resource=older, Tags={TAG: "0.0.1"})
+    first.tag_resource(Resource=older, Tags={VERSION_TAG: "0.0.1"})
     account.cloud.client("cloudformation", ACCOUNT, FIRST).update_stack(
         StackName="guardduty-response",
         TemplateBody=(deploy.INFRA / "account.yml").read_text() + "# older",
@@ -291,7 +298,7 @@ def test_what_is_missing_is_found(account):
     assert wrong[FIRST, "", "stack"][1] == f"make infra REGION={FIRST}"
     assert wrong[FIRST, "response-guard", "code"] == (
         f"of 0.0.1; here is {VERSION}",
-        f"make deploy REGION={FIRST} DEPLOYABLE={GUARD}",
+        f"make deploy REGION={FIRST} POLICY=response-guard",
     )
     said = {key[1:]: value for key, value in wrong.items()}
     assert "MODE=" in said["iam-role-revoke-sessions", "function"][1]

@@ -13,10 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from c7n.mu import LambdaManager
 
 from custom_actions import autonomy, provision
+from custom_actions.version import VERSION, VERSION_TAG
 from deployment.checks import Checks, arn, deploy, unless
 from deployment.errors import reason
 from deployment.expected import expected, function_name
-from deployment.version import TAG, VERSION
 
 ABSENT = ("ResourceNotFoundException",)
 # What changes a function's time of modification, as CloudTrail spells it.
@@ -54,7 +54,7 @@ class Deployed:
         return shown | {"well": self.well, "checks": [asdict(check) for check in self.checks]}
 
 
-def deployed(target, aws, policy, mend, opt_in=False, who=False):
+def deployed(target, session, policy, mend, opt_in=False, who=False):
     """The Deployed of one policy (its data); None for an opt-in one that is not deployed.
 
     mend: the command that deploys it. who: ask CloudTrail also where nothing differs.
@@ -62,7 +62,7 @@ def deployed(target, aws, policy, mend, opt_in=False, who=False):
     checks = Checks(policy["name"])
     found = Deployed(policy["name"], policy["mode"]["type"], checks)
     name = function_name(policy)
-    client, function = aws("lambda"), None
+    client, function = session.client("lambda"), None
     with checks.reading("function"):
         function = unless(ABSENT, client.get_function, FunctionName=name)
         if function is None and opt_in:
@@ -71,26 +71,25 @@ def deployed(target, aws, policy, mend, opt_in=False, who=False):
             checks.say("function", False, f"{name} is not there", anew(target, mend))
     if function is None:
         return found
-    found.version = function.get("Tags", {}).get(TAG, "")
+    found.version = function.get("Tags", {}).get(VERSION_TAG, "")
     found.modified = function["Configuration"]["LastModified"]
     if autonomy.OPTION in policy["mode"].get("execution-options", {}):
         found.mode = compare_mode(checks, target, function, mend)
-    wanted = expected(target, policy, found.mode or autonomy.OBSERVE)
+    wanted = expected(target, session, policy, found.mode or autonomy.OBSERVE)
     wanted.func.arn = f"{arn(target, 'lambda')}:function:{name}"
     compare(checks, wanted, function, mend)
     with checks.reading("permission"):
         permission(checks, client, target, wanted, mend)
     with checks.reading("rule"):
-        rule(checks, aws("events"), wanted, mend)
+        rule(checks, session.client("events"), wanted, mend)
     if who or not found.well:
-        found.by = changed_by(aws("cloudtrail"), name, found.modified)
+        found.by = changed_by(session.client("cloudtrail"), name, found.modified)
     return found
 
 
 def anew(target, mend):
-    """The command that deploys what has no mode yet."""
-    said = autonomy.OPTION in target.account.get("vars", {})
-    return mend if said else f"{mend} MODE=<observe, ask or contain>"
+    """The command that deploys what has no mode yet. That of an account is said in accounts.yml."""
+    return mend if target.listed else f"{mend} MODE=<observe, ask or contain>"
 
 
 def compare_mode(checks, target, function, mend):
@@ -112,7 +111,7 @@ def compare(checks, wanted, function, mend):
     """The function's code, configuration, tags and concurrency."""
     config = function["Configuration"]
     checks.say("function", True, config["FunctionArn"])
-    version = function.get("Tags", {}).get(TAG)
+    version = function.get("Tags", {}).get(VERSION_TAG)
     if wanted.has_code(config["CodeSha256"]):
         checks.say("code", True, f"of {VERSION}")
     elif version and version != VERSION:
@@ -150,28 +149,21 @@ def brief(value):
 def permission(checks, client, target, wanted, mend):
     """EventBridge may invoke the function for its rule, and nobody else for anything.
 
-    Custodian leaves a statement of its name as it is: one that is wrong has to go first.
+    A deploy makes its own statement anew, whose name is the rule's, and leaves those of others.
     """
-    source = f"{arn(target, 'events')}:rule/{wanted.func.event_name}"
+    name = wanted.func.event_name
+    source = f"{arn(target, 'events')}:rule/{name}"
     answer = unless(ABSENT, client.get_policy, FunctionName=wanted.name)
     statements = json.loads(answer["Policy"])["Statement"] if answer else []
-    ours = [s for s in statements if is_for_rule(s, source)]
-    others = [s["Sid"] for s in statements if s not in ours]
-
-    def without(name):
-        return (
-            f"aws lambda remove-permission --region {target.region} --function-name {wanted.name}"
-            f" --statement-id {name}"
-        )
-
-    if others:
-        mends = [without(name) for name in others] + ([] if ours else [mend])
-        named = ", ".join(others)
-        checks.say("permission", False, f"others may invoke it: {named}", "; ".join(mends))
-    elif not ours:
+    others = [s.get("Sid", "") for s in statements if s.get("Sid") != name]
+    if not any(is_for_rule(s, source) for s in statements if s.get("Sid") == name):
         checks.say("permission", False, f"{source} may not invoke it", mend)
-    else:
+    elif not others:
         checks.say("permission", True, source)
+    for other in others:
+        remove = f"aws lambda remove-permission --region {target.region} --function-name {name}"
+        found = f"others may invoke it by {other}"
+        checks.say("permission", False, found, f"{remove} --statement-id {other}")
 
 
 def is_for_rule(statement, source):
@@ -256,14 +248,16 @@ def changed_by(client, name, modified):
     return min(makers)[1] if makers else UNKNOWN
 
 
-def left_over(checks, target, aws, known):
+def left_over(checks, target, session, known):
     """Functions with the pack's tag that no policy of the folder makes any more.
 
     known: the names of those that one does. One that is gone can still be listed for a short while.
     IAM: tag:GetResources.
     """
-    pages = aws("resourcegroupstaggingapi").get_paginator("get_resources")
-    found = pages.paginate(TagFilters=[{"Key": TAG}], ResourceTypeFilters=["lambda:function"])
+    pages = session.client("resourcegroupstaggingapi").get_paginator("get_resources")
+    found = pages.paginate(
+        TagFilters=[{"Key": VERSION_TAG}], ResourceTypeFilters=["lambda:function"]
+    )
     names = [r["ResourceARN"].split(":")[6] for p in found for r in p["ResourceTagMappingList"]]
     for name in sorted(set(names) - set(known)):
         found = f"{name}: no policy of the folder makes it"
