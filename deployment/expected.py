@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from unittest import mock
 
+import boto3
 import yaml
 from c7n import mu
 from c7n.config import Config
@@ -21,6 +22,7 @@ from c7n.resources import load_resources
 from c7n.utils import reset_session_cache
 
 from custom_actions import archive, autonomy
+from deployment.models import share_models
 
 # `custodian run` writes none into the archive, `c7n-org run` the default one, which does nothing.
 TRACERS = (None, "default")
@@ -67,8 +69,12 @@ def function_name(policy):
     return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
 
 
-def prepare(folder):
-    """Load and build once what processes that are forked afterwards share."""
+def prepare(folder, services):
+    """Load and build once what processes that are forked afterwards share: the archives, and
+    botocore's models of services."""
+    session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
+    for service in services:
+        session.client(service)
     for policy in policies(folder).values():
         load(policy)
         if policy["mode"].get("runtime") == archive.THIS_RUNTIME:

@@ -27,6 +27,8 @@ from deployment.targets import ROOT, Target, targeted
 # The regions of other partitions have a place of their own for them: there nothing is asked.
 REGION_OF_IAM = "us-east-1"
 GUARD_OF_ROLES = "response-guard"
+SERVICES = ("cloudformation", "cloudtrail", "events", "guardduty", "iam", "lambda")
+SERVICES += ("resourcegroupstaggingapi", "sns", "sqs", "sts")
 DETAILS = ("Account", "Region", "Of", "What", "As it is", "What mends it")
 
 
@@ -66,7 +68,7 @@ def status(targets, who, as_json, named, folder):
         has = ", ".join(every) or "none"
         raise Refused(f"{folder} has no policy {', '.join(sorted(unknown))}. It has: {has}.")
     wanted = set(named) or set(every) - opt_ins(folder)
-    prepare(folder)  # before the processes are forked that need it
+    prepare(folder, SERVICES)  # before the processes are forked that need it
     results = everywhere(look, targets, folder, wanted, who, doing="Looking")
     if GUARD_OF_ROLES in wanted and (elsewhere := for_roles(targets)):
         results += everywhere(look, elsewhere, folder, {GUARD_OF_ROLES}, who, True, doing="Looking")
