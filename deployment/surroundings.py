@@ -4,6 +4,7 @@ a trail.
 IAM: what `guardduty-response-status` of infra/operators.yml allows.
 """
 
+import json
 from datetime import UTC, datetime, timedelta
 
 from deployment import roles
@@ -65,6 +66,7 @@ def stack(checks, target, session):
     (shown,) = found["Stacks"]
     given = {p["ParameterKey"]: p["ParameterValue"] for p in shown.get("Parameters", ())}
     body = client.get_template(StackName=name, TemplateStage="Original")["TemplateBody"]
+    body = body if isinstance(body, str) else json.dumps(body)  # botocore reads one in JSON
     said = " ".join(f"{key}={value}" for key, value in sorted(given.items()) if value)
     if shown["StackStatus"] not in COMPLETE:
         why = shown.get("StackStatusReason", "")
@@ -82,7 +84,7 @@ def stack(checks, target, session):
 
 def lines(template):
     """What counts of a template's text."""
-    return [line.rstrip() for line in template.strip().splitlines()] if template else template
+    return [line.rstrip() for line in template.strip().splitlines()]
 
 
 def topic(checks, target, client):
