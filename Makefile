@@ -39,6 +39,9 @@ DEPLOY = $(if $(MODE),--mode "$(MODE)") $(if $(POLICY),-p "$(POLICY)") $(if $(PR
 option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
 ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(REGION))
 
+# WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
+STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
@@ -100,6 +103,12 @@ plan-org: $(INSTALLED) ## Say what deploy-org would change, and change nothing; 
 undeploy-org: $(INSTALLED) ## Remove the pack from the accounts of accounts.yml, after showing the list; [ACCOUNTS=] [TAGS=] [YES=1]
 	@$(DEPLOYMENT) undeploy $(ORG) $(if $(YES),--yes)
 
+status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and what is not well; REGION=... [POLICY=name] [WHO=1] [JSON=1]
+	@$(DEPLOYMENT) status --region "$(REGION)" $(STATUS)
+
+status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag] [REGION=...] [POLICY=name] [WHO=1] [JSON=1]
+	@$(DEPLOYMENT) status $(ORG) $(STATUS)
+
 isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
 	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(ISOLATE) --vars-file $(ISOLATE)/vars.yml policies/ec2-isolate-by-hand.yml
@@ -160,4 +169,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-MODE check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-MODE check-INSTANCE check-FINDING clean

@@ -88,6 +88,7 @@ def built(modules, resource_type):
     return folder
 
 
+@functools.cache
 def compiled(source, name):
     """The bytes of a .pyc file, which depend on source, name and Python version alone.
 

@@ -202,12 +202,7 @@ def settle_target(client, func, queue):
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
     """
     rule = func.event_name
-    wanted = {
-        "Id": rule,
-        "Arn": normalize_arn(func.arn),
-        "DeadLetterConfig": {"Arn": queue},
-        "RetryPolicy": RETRY_POLICY,
-    }
+    wanted = target(func, queue)
     targets = client.list_targets_by_rule(Rule=rule)["Targets"]
     others = [target["Id"] for target in targets if target["Id"] != rule]
     if wanted not in targets:
@@ -216,6 +211,16 @@ def settle_target(client, func, queue):
     if others:
         raise_for_failed(rule, "other targets", client.remove_targets(Rule=rule, Ids=others))
         log.warning("%s: targets that are not the pack's were removed: %s", rule, others)
+
+
+def target(func, queue):
+    """The one target that a rule has."""
+    return {
+        "Id": func.event_name,
+        "Arn": normalize_arn(func.arn),
+        "DeadLetterConfig": {"Arn": queue},
+        "RetryPolicy": RETRY_POLICY,
+    }
 
 
 def raise_for_failed(rule, what, answer):

@@ -64,7 +64,7 @@ def plan(targets, **options):
 def roll_out(targets, plan, mode, prune, policies, folder):
     wanted = deployable(folder, policies)
     keep = {name_of(policy) for policy in deployable(folder, named=None)} if prune else None
-    if mode and any({"role", "profile"} & target.account.keys() for target in targets):
+    if mode and any(target.listed for target in targets):
         raise Refused("The modes of accounts are said in accounts.yml, `vars: autonomy`.")
     preload(wanted)
     doing = "Planning" if plan else "Deploying"
@@ -135,7 +135,7 @@ def deploy_here(target, policies, mode, keep, plan):
             account_id=target.account_id,
             output_dir=output,
             cache_period=0,
-            assume_role=None,
+            tracer=None,  # as `custodian run`: with c7n-org's the archive would be another
         )
         wanted = {"policies": copy.deepcopy(policies)}
         load_resources(StructureParser().get_resource_types(wanted))  # a spawned process has none

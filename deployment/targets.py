@@ -15,7 +15,7 @@ from c7n_org import cli as c7n_org
 from deployment.errors import Refused
 from deployment.models import share_models
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Target:
     @property
     def name(self):
         return self.account["name"]
+
+    @property
+    def listed(self):
+        """Whether it is of accounts.yml, and not the caller's own."""
+        return "role" in self.account or "profile" in self.account
 
     def __str__(self):
         name = f" ({self.name})" if self.name != self.account_id else ""

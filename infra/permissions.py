@@ -217,8 +217,10 @@ def page():
             declared[who] = declared.get(who, set()) | actions
     needed_by_hand = reasons(declared | DEAD_LETTERS)
     deploy = dict.fromkeys(allowed(managed("operators.yml", "Deploy")), ["`custodian run`"])
+    look = dict.fromkeys(allowed(managed("operators.yml", "Status")), ["`make status`"])
     for policy, words, needed in (
         ("Deploy", "to deploy the functions", deploy),
+        ("Status", "to see what is deployed", look),
         ("Respond", "to isolate and to release by hand, and for dead letters", needed_by_hand),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
     ):

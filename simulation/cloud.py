@@ -36,6 +36,7 @@ from werkzeug.serving import make_server
 from . import direct
 from .calls import Call, CallLog
 from .cloudformation import no_value_is_no_element
+from .cloudtrail import event_history
 from .ec2 import corrected_ec2
 from .eventbridge import Undelivered, delivering_to_lambda
 from .guardduty import findings_by_api
@@ -130,6 +131,7 @@ class Cloud:
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
             stack.enter_context(delivering_across_accounts())
+            stack.enter_context(event_history(self.call_log))
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
             self.functions = LambdaService(

@@ -122,6 +122,13 @@ def test_one_policy_alone_can_be_deployed(make):
     assert "topic guardduty-response, queue guardduty-response-dlq: not there" in output
 
 
+def test_the_status_of_an_organisation_takes_accounts_and_tags(make):
+    plan = make("-n", "status-org", "ACCOUNTS=a,b", "TAGS=x:1", "WHO=1", "JSON=1")[1]
+
+    said = "status -c accounts.yml -a a,b -t x:1 --who --json"
+    assert said in " ".join(plan.replace('"', "").split())
+
+
 def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
     said = "eni-0123456789abcdef0=sg-0123456789abcdef0,sg-0fedcba9876543210"
 
@@ -151,6 +158,8 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
         (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),
         (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567899"], "is not in us-west-2"),
         (["deploy"], "say REGION=..."),
+        (["status"], "say REGION=..."),
+        (["status", "REGION=us-wst-2"], "Did you mean us-west-2?"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(make, arguments, reason):

@@ -33,3 +33,17 @@ def test_a_finding_is_read_and_archived_by_its_own_detector(cloud):
     assert client.get_findings(**asked)["Findings"][0]["Service"]["Archived"] is True
     with pytest.raises(ClientError, match="not owned by the current account"):
         cloud.client("guardduty", ACCOUNT, "eu-west-1").get_findings(**asked)
+
+
+def test_threat_lists_and_the_administrator_are_read(cloud):
+    guardduty.threat_list(ACCOUNT, "eu-north-1", "known", "INACTIVE")
+    client = cloud.client("guardduty", ACCOUNT, "eu-north-1")
+    key = {"DetectorId": client.create_detector(Enable=True)["DetectorId"]}
+
+    assert client.list_threat_intel_sets(**key)["ThreatIntelSetIds"] == ["known"]
+    assert client.get_threat_intel_set(**key, ThreatIntelSetId="known")["Status"] == "INACTIVE"
+    assert client.list_threat_entity_sets(**key)["ThreatEntitySetIds"] == []
+    assert "Administrator" not in client.get_administrator_account(**key)
+    client.enable_organization_admin_account(AdminAccountId="444455556666")
+    shown = client.get_administrator_account(**key)["Administrator"]
+    assert shown["AccountId"] == "444455556666"

@@ -1,0 +1,127 @@
+"""What a deploy from here would make of the policies in an account and region.
+
+Custodian and the pack work it out themselves, as they do when they deploy; nothing is called on AWS
+but what the modes of the policies ask for.
+"""
+
+import contextlib
+import copy
+import functools
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from unittest import mock
+
+import boto3
+import yaml
+from c7n import mu
+from c7n.config import Config
+from c7n.policy import PolicyCollection
+from c7n.resources import load_resources
+from c7n.utils import reset_session_cache
+
+from custom_actions import archive, autonomy
+from deployment.models import share_models
+
+# `custodian run` writes none into the archive, `c7n-org run` the default one, which does nothing.
+TRACERS = (None, "default")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The function of a policy and its rule as a deploy would make them.
+
+    func: Custodian's PolicyLambda. config: of the function, as `create_function` takes it, with
+    the tags. pattern: of the rule. made: makes the function anew with another tracer.
+    """
+
+    policy: str
+    func: mu.PolicyLambda
+    config: dict
+    pattern: dict
+    made: Callable
+
+    def has_code(self, sha256):
+        """Whether a deploy from here would upload just this code."""
+        return any(self.made(t).get_archive().get_checksum() == sha256 for t in TRACERS)
+
+    @property
+    def name(self):
+        return self.func.name
+
+
+@functools.cache
+def policies(folder):
+    """The policies of a folder that become functions, in its subfolders too: {name: data}."""
+    files = [yaml.safe_load(file.read_text()) for file in sorted(folder.rglob("*.yml"))]
+    found = [policy for file in files for policy in file["policies"]]
+    return {policy["name"]: policy for policy in found if "mode" in policy}
+
+
+@functools.cache
+def opt_ins(folder):
+    """The names of those that a deploy leaves out unless they are named."""
+    return set(policies(folder / "opt-in"))
+
+
+def function_name(policy):
+    return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
+
+
+def prepare(folder, services):
+    """Load and build once what processes that are forked afterwards share: the archives, and
+    botocore's models of services."""
+    session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
+    for service in services:
+        session.client(service)
+    for policy in policies(folder).values():
+        load(policy)
+        if policy["mode"].get("runtime") == archive.THIS_RUNTIME:
+            archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
+
+
+def load(policy):
+    load_resources((f"aws.{policy['resource'].removeprefix('aws.')}",))
+
+
+def expected(target, session, policy, word):
+    """The Expected of one policy (its data) in a target; session: of the target.
+
+    word: how far it may go by itself, observe, ask or contain.
+    """
+    load(policy)
+    made = functools.partial(function, target, session, policy, word)
+    func = made(None)
+    (source,) = func.get_events(None)
+    pattern = json.loads(source.render_event_pattern())
+    return Expected(policy["name"], func, func.get_config(), pattern, made)
+
+
+def function(target, session, policy, word, tracer):
+    # as c7n-org does for each account
+    config = Config.empty(
+        region=target.region, account_id=target.account_id, output_dir="", tracer=tracer
+    )
+    data = {"policies": [copy.deepcopy(policy)]}
+    (made,) = PolicyCollection.from_data(data, config, lambda *_, **__: session)
+    reset_session_cache()  # Custodian's, which has that of another account
+    variables = {**target.account.get("vars", {}), autonomy.OPTION: word}
+    made.expand_variables(made.get_variables(variables))
+    made.ctx = contextlib.nullcontext()  # no output of a run
+    log = logging.getLogger("custodian.serverless")
+    with (
+        mock.patch.object(mu, "LambdaManager", Describing),
+        mock.patch.object(log, "disabled", True),
+    ):
+        return made.provision()
+
+
+class Describing:
+    """In the place of Custodian's LambdaManager: gives back the function, and deploys nothing."""
+
+    def __init__(self, session_factory):
+        pass
+
+    def publish(self, func, **_):
+        return func
