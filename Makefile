@@ -25,9 +25,10 @@ REVOKE = output/revoke-sessions/$(notdir $(FINDING))
 DEACTIVATE = output/deactivate-key/$(notdir $(FINDING))
 EMPTY = output/empty-forensic-group/$(GROUP)
 
-# How far the policies may go by themselves (custom_actions/autonomy.py). Without MODE a function stays
-# as it is deployed, and a new one observes.
-AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
+# How far the policies may go by themselves (custom_actions/autonomy.py), and in which accounts
+# (custom_actions/central.py). Without MODE and MEMBER_ROLE a function stays as it is deployed, and a
+# new one observes and acts in its own account. MAX_PER_HOUR replaces the brake's number of the policy.
+SAID = $(if $(MODE)$(MEMBER_ROLE)$(MAX_PER_HOUR),--vars-file output/deploy/vars.yml)
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -69,8 +70,8 @@ record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
 
-deploy: $(INSTALLED) need-REGION autonomy ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain]
-	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy $(DEPLOYABLE)
+deploy: $(INSTALLED) need-REGION said ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [MEMBER_ROLE=...] [MAX_PER_HOUR=...]
+	$(PACK) custodian run --region "$(REGION)" $(SAID) -s output/deploy $(DEPLOYABLE)
 
 deploy-org: $(INSTALLED) validate ## Deploy the policies to the accounts of accounts.yml; ACCOUNTS="-a NAME"
 	$(foreach policy,$(DEPLOYABLE),$(PACK) c7n-org run -c accounts.yml $(ACCOUNTS) -s output/org -u $(policy) &&) true
@@ -102,8 +103,8 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
 
-deploy-opt-in: $(INSTALLED) need-REGION need-POLICY autonomy ## Deploy one policy of policies/opt-in; POLICY=name REGION=... [MODE=...]
-	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy policies/opt-in/$(POLICY).yml
+deploy-opt-in: $(INSTALLED) need-REGION need-POLICY said ## Deploy one policy of policies/opt-in; POLICY=name REGION=... [MODE=...] [MEMBER_ROLE=...]
+	$(PACK) custodian run --region "$(REGION)" $(SAID) -s output/deploy policies/opt-in/$(POLICY).yml
 
 deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...
 	@mkdir -p $(DEACTIVATE) && printf 'finding: "%s"\n' '$(FINDING)' > $(DEACTIVATE)/vars.yml
@@ -123,9 +124,11 @@ mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the functi
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
 
-autonomy:
+said:
 	@[[ "$(MODE)" =~ ^(observe|ask|contain)?$$ ]] || { echo "MODE is observe, ask or contain, not $(MODE)"; exit 2; }
-	@mkdir -p output/deploy && printf 'autonomy: "%s"\n' '$(MODE)' > output/deploy/vars.yml
+	@[[ "$(MEMBER_ROLE)" =~ ^[A-Za-z0-9_+=,.@-]*$$ ]] || { echo "MEMBER_ROLE is what the names of roles begin with, or none, not $(MEMBER_ROLE)"; exit 2; }
+	@[[ "$(MAX_PER_HOUR)" =~ ^([1-9][0-9]*)?$$ ]] || { echo "MAX_PER_HOUR is a number from 1 on, not $(MAX_PER_HOUR)"; exit 2; }
+	@mkdir -p output/deploy && printf '%s' $(if $(MODE),'autonomy: "$(MODE)"'$$'\n') $(if $(MEMBER_ROLE),'member-role: "$(MEMBER_ROLE)"'$$'\n') $(if $(MAX_PER_HOUR),'max-per-hour: "$(MAX_PER_HOUR)"'$$'\n') > output/deploy/vars.yml
 
 check-INSTANCE:
 	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
@@ -139,4 +142,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq said check-INSTANCE check-FINDING clean

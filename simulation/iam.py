@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from unittest import mock
 
 from moto.core.authorization import enable_iam_authentication
-from moto.core.exceptions import ServiceException
+from moto.core.exceptions import AccessDeniedError
 from moto.core.responses import BaseResponse
 from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociation
 from moto.iam.access_control import IAMPolicyStatement, IAMRequest, PermissionResult
@@ -112,21 +112,10 @@ def roles_decide_who_assumes_them():
                 for s in _allowing(policy, "sts:AssumeRole", context)
             )
             if not (trusted and permitted):
-                raise AccessDenied(
-                    f"User: {caller.arn} is not authorized to perform: sts:AssumeRole on resource: "
-                    f"{wanted}"
-                )
+                raise AccessDeniedError(caller.arn, f"sts:AssumeRole on resource: {wanted}")
         return assume(self)
 
     return mock.patch.object(TokenResponse, "assume_role", assume_role)
-
-
-class AccessDenied(ServiceException):
-    code = "AccessDenied"
-    status = 403
-
-    def __init__(self, message):
-        super().__init__("AccessDenied", message)
 
 
 def _role(arn: str) -> Role | None:
