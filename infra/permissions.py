@@ -206,7 +206,7 @@ def page():
         text = f"## {name}\n\nRole `guardduty-response-{name}`, function `custodian-{name}`.\n"
         parts.append(text + "\n" + _table(roles()[name], reasons(why(name))))
     parts.append(
-        "### In member accounts\n\nA function in GuardDuty's administrator account that is deployed "
+        "### In member accounts\n\nA function in GuardDuty's administrator account, deployed "
         "with `MEMBER_ROLE=guardduty-response-member` acts in a member by the role "
         "`guardduty-response-member-<policy>` of `infra/member-role.yml`, which trusts the role of "
         "that function alone. It may there what the table above says, but for mail, log and dead "
