@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ClientError
 from c7n.config import Config
+from c7n.exceptions import PolicyValidationError
 from c7n.utils import reset_session_cache
 from conftest import Pack
 from moto.sts.models import sts_backends
 
-from custom_actions import central, clients, deadline
+from custom_actions import central, clients, deadline, provision
 from custom_actions.finding_file import read_finding
 from custom_actions.modes import FindingMode
 from infra import permissions
@@ -208,12 +209,13 @@ def test_a_finding_of_a_member_is_acted_on_there_and_mailed_from_here(organizati
     assert len(swaps) == 1
 
 
-def test_a_role_that_cannot_be_assumed_is_named_and_nothing_is_changed(organization):
+def test_a_role_that_cannot_be_assumed_is_named_and_nothing_is_changed_until_it_can(organization):
     cloud = organization.cloud
     iam = cloud.client("iam", SECOND, REGION)
     stolen = finding_of(SECOND, read_finding(ROOT / "tests/findings" / STOLEN), number=90)
-    name = stolen["detail"]["resource"]["accessKeyDetails"]["userName"]
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+    details = stolen["detail"]["resource"]["accessKeyDetails"]
+    role = iam.create_role(RoleName=details["userName"], AssumeRolePolicyDocument="{}")["Role"]
+    details["principalId"] = f"{role['RoleId']}:i-0abc1234def567890"
     organization.trust_only(SECOND, administrator=FIRST)
     event = organization.instance(SECOND)
     before = organization.others(None)
@@ -237,7 +239,13 @@ def test_a_role_that_cannot_be_assumed_is_named_and_nothing_is_changed(organizat
     assert len(organization.dead_letters()) == 2
     told = [m["policy"]["name"] for m in organization.messages()]
     assert told.count("finding-notify") == 2 and "ec2-isolate" not in told
+
     organization.trust_only(SECOND, administrator=ADMINISTRATOR)
+    organization.deliver(stolen)
+
+    assert organization.of("iam-role-revoke-sessions")[-1].error is None
+    (deny,) = iam.list_role_policies(RoleName=details["userName"])["PolicyNames"]
+    assert deny.startswith("forensic-deny-sessions-") and organization.writes() == {SECOND}
 
 
 @pytest.fixture(scope="module")
@@ -341,15 +349,21 @@ def test_what_a_deploy_says_and_what_it_keeps(organization):
     ]
     assert ran[1]["withheld"] == "brake" and "no more than 1 may" in ran[1]["detail"]
 
-    refusals = {
-        "max-per-hour '0' is not a whole number from 1 on": {"max_per_hour": "0"},
-        "member-role 'a role' is not what names of roles begin with": {"member_role": "a role"},
-    }
-    for refusal, said in refusals.items():
-        with pytest.raises(RuntimeError, match=refusal):
-            deploy.deploy(cloud, path, ADMINISTRATOR, REGION, **said)
     deploy.deploy(cloud, notify, ADMINISTRATOR, REGION, member_role="none")
     assert rule(cloud, "finding-notify") == [ADMINISTRATOR] and rule(cloud, "ec2-isolate") is None
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", 1.5, True, ""])
+def test_a_brake_that_is_no_number_is_refused(number):
+    data = {"mode": {"execution-options": {"max-per-hour": number}}, "actions": []}
+    with pytest.raises(PolicyValidationError, match=f"p max-per-hour {number!r} is not a whole"):
+        provision.settle_brake(SimpleNamespace(name="p", data=data))
+
+
+@pytest.mark.parametrize("name", ["a role", "x" * 60, "", 7, "arn:aws:iam::444455556666:role/x"])
+def test_a_member_role_that_is_no_name_is_refused(name):
+    with pytest.raises(PolicyValidationError, match="is not what names of roles begin with"):
+        central.checked(name, "ec2-isolate")
 
 
 # The roles in the members
