@@ -256,7 +256,13 @@ def twice(organization):
     return organization
 
 
-@pytest.mark.parametrize("first, second", [(FIRST, ADMINISTRATOR), (ADMINISTRATOR, FIRST)])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        (FIRST, ADMINISTRATOR),
+        pytest.param(ADMINISTRATOR, FIRST, marks=pytest.mark.slow),
+    ],
+)
 def test_of_two_deployments_the_second_says_who_was_there_before(twice, first, second):
     event = twice.instance(FIRST)
     twice.cloud.call_log.clear()
@@ -317,6 +323,7 @@ def test_two_deployments_at_the_same_moment_act_and_mail_once(twice):
     assert twice.tags(event)["forensic:state"] == "isolated"
 
 
+@pytest.mark.slow
 def test_one_that_never_mails_is_not_waited_for_long(twice):
     event = twice.instance(FIRST)
     cloud = twice.cloud
