@@ -33,8 +33,11 @@ endif
 
 # What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
 DEPLOYMENT := $(BIN)/python -m deployment
-# Without MODE a function stays as it is deployed, and a new one observes (custom_actions/autonomy.py).
-DEPLOY = $(if $(MODE),--mode "$(MODE)") $(if $(POLICY),-p "$(POLICY)") $(if $(PRUNE),--prune)
+# How far the policies may go by themselves (custom_actions/autonomy.py), and in which accounts
+# (custom_actions/central.py). Without MODE and MEMBER_ROLE a function stays as it is deployed, and a
+# new one observes and acts in its own account. MAX_PER_HOUR replaces the brake's number of the policy.
+SAID = $(if $(MODE),--mode "$(MODE)") $(if $(MEMBER_ROLE),--member-role "$(MEMBER_ROLE)") $(if $(MAX_PER_HOUR),--max-per-hour "$(MAX_PER_HOUR)")
+DEPLOY = $(if $(POLICY),-p "$(POLICY)") $(if $(PRUNE),--prune)
 # names with commas; or c7n-org's own options: ACCOUNTS="-a sandbox"
 option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
 ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(REGION))
@@ -85,11 +88,11 @@ record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
 
-deploy: $(INSTALLED) need-REGION check-MODE ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1]
-	@$(DEPLOYMENT) deploy --region "$(REGION)" $(DEPLOY)
+deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1] [MEMBER_ROLE=...] [MAX_PER_HOUR=...]
+	@$(DEPLOYMENT) deploy --region "$(REGION)" $(SAID) $(DEPLOY)
 
-plan: $(INSTALLED) need-REGION check-MODE ## Say what deploy would change, and change nothing; as deploy
-	@$(DEPLOYMENT) plan --region "$(REGION)" $(DEPLOY)
+plan: $(INSTALLED) need-REGION ## Say what deploy would change, and change nothing; as deploy
+	@$(DEPLOYMENT) plan --region "$(REGION)" $(SAID) $(DEPLOY)
 
 undeploy: $(INSTALLED) need-REGION ## Remove the functions and rules of the pack, after showing them; REGION=... [YES=1]
 	@$(DEPLOYMENT) undeploy --region "$(REGION)" $(if $(YES),--yes)
@@ -154,9 +157,6 @@ mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the functi
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
 
-check-MODE:
-	@[[ "$(MODE)" =~ ^(observe|ask|contain)?$$ ]] || { echo "MODE is observe, ask or contain, not $(MODE)"; exit 2; }
-
 check-INSTANCE:
 	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
 
@@ -169,4 +169,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-MODE check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean

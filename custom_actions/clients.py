@@ -74,7 +74,11 @@ def client(session_factory, service, patient=True):
     `needs-retry` is the event by which botocore asks after each answer whether to send the request
     again; it sleeps the first answer that is not None.
     """
-    session = local_session(session_factory)
+    return of_session(local_session(session_factory), service, patient)
+
+
+def of_session(session, service, patient=True):
+    """The same, of a boto3 session."""
     clients = vars(session).setdefault("response_clients", {})
     if (service, patient) not in clients:
         made = session.client(service, config=CONFIG if patient else IMPATIENT)
@@ -90,23 +94,35 @@ class FunctionSessions(SessionFactory):
 
     Custodian makes a session and an SNS client for each mail, which takes as long as an isolation.
     Here the function's own session is kept as long as the container, and so are its clients, with
-    the retries of this module. Sessions of another role are made each time, as by Custodian: one
-    for each member account would fill the memory. On the command line Custodian's factory stays as
-    it is: its queries there have a retry of their own, which the two would multiply.
+    the retries of this module. Of a member account's role (custom_actions/central.py) the last one
+    is kept, since one for each would fill the memory. On the command line Custodian's factory stays
+    as it is: its queries there have a retry of their own, which the two would multiply.
     """
 
     kept = None
+    member = None
+
+    def of_member(self, role, make):
+        """The factory for a role in another account: the last one, or what `make()` makes."""
+        if self.member is None or self.member.assume_role != role:
+            self.member = make()
+        return self.member
 
     def __call__(self, assume=True, region=None):
         if (self.assume_role and assume) or (region or self.region) != self.region:
             return super().__call__(assume, region)
         if self.kept is None:
-            session = self.kept = super().__call__(assume=False)
-            session._session.set_default_client_config(CONFIG)  # boto3 has no way to it
-            session.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
-            do_without_alias(session)
-            session.client = functools.cache(session.client)
+            self.kept = kept(super().__call__(assume=False))
+            do_without_alias(self.kept)
         return self.update(self.kept)
+
+
+def kept(session):
+    """A boto3 session as a function keeps it: its clients are made once, and retry."""
+    session._session.set_default_client_config(CONFIG)  # boto3 has no way to it
+    session.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
+    session.client = functools.cache(session.client)
+    return session
 
 
 def wait_for_more_codes(response, attempts, **_):

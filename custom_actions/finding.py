@@ -23,6 +23,7 @@ from c7n.utils import type_schema
 
 from custom_actions.registry import register
 
+ACCOUNT_ID = re.compile(r"[0-9]{12}")
 INSTANCE_ID = re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})")
 ENTITY_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")  # of a role or a user
 # Of a session of a role, by the API of STS. In a condition of IAM it means itself: a variable

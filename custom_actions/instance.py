@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from custom_actions import record
+from custom_actions import central, record
 from custom_actions.record import tags_of
 from custom_actions.response import (
     REFUSED,
@@ -108,8 +108,13 @@ class OfInstance:
     when_terminated = "The instance is terminated."
 
     def look(self, run):
-        instance = describe_instance(self.client(), self.resource_id(run))
-        run.tags = tags_of(instance)
+        instance = {}
+
+        def look():
+            instance.update(describe_instance(self.client(), self.resource_id(run)))
+            return tags_of(instance)
+
+        run.tags = central.once_another_is_done(self, run.resource, run.event, look)
         if self.when_terminated and instance["State"]["Name"] == "terminated":
             raise NothingToDo(self.when_terminated, status="skipped")
         if (run.resource.get(record.INCIDENT) or {}).get(record.RELEASING):

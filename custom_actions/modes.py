@@ -13,7 +13,7 @@ from c7n.policy import CloudTrailMode, GuardDutyMode
 from c7n.utils import chunks
 
 from custom_actions import builtin, clients, seal
-from custom_actions.finding import INSTANCE_ID, user_key
+from custom_actions.finding import ACCOUNT_ID, INSTANCE_ID, user_key
 from custom_actions.instance import including_managed
 from custom_actions.response import describe
 
@@ -34,10 +34,12 @@ class FindingMode(GuardDutyMode):
         if event.get("detail-type") != "GuardDuty Finding":
             kind = event.get("detail-type")
             return f"not a GuardDuty finding as EventBridge delivers it (detail-type {kind!r})"
-        return _missing(event, "type", "accountId")
+        missing = _missing(event, "type", "accountId")
+        if missing is None and not ACCOUNT_ID.fullmatch(str(event["detail"]["accountId"])):
+            return f"detail.accountId {event['detail']['accountId']!r:.99} is not an account"
+        return missing
 
     def resolve_resources(self, event):
-        self.assume_member(event)
         resource_id = self.id_exprs[self.policy.resource_type].search(event)
         manager = self.policy.resource_manager
         account_id = self.policy.options.account_id

@@ -12,7 +12,7 @@ from c7n.actions import Notify
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import local_session, type_schema
 
-from custom_actions import autonomy, clients
+from custom_actions import autonomy, central, clients
 from custom_actions.finding import FINDING_ID, finding_id, mapping
 from custom_actions.forensic_group import describe_group
 from custom_actions.headline import (
@@ -34,7 +34,7 @@ from custom_actions.record import (
     ROLE,
     STATE,
     as_tags,
-    from_tags,
+    marks,
     notified_key,
     short_id,
     tags_of,
@@ -97,6 +97,10 @@ class NotifyOnce(ResponseAction, Notify):
     Arguments: those of `notify` but `subject`, `from` and `cc`: the subject is the headline, which
     is also in `event["c7n:notice"]` for the template, with `isolated`, `observe_only`, `autonomy`
     and, where it is left to a person, the `command` that does it.
+
+    Of two deployments that act on an instance, its account's own and that of GuardDuty's
+    administrator (custom_actions/central.py), the one that began the incident mails, as the
+    instance's tags say. The other waits for that, half a minute at most, then sends its own.
 
     Limits: where nothing may be written to the instance (exempt, terminated, held back, dry run),
     or to a group without the tag forensic:group=true, each delivery is mailed. A function that dies
@@ -205,7 +209,8 @@ class NotifyOnce(ResponseAction, Notify):
 
     def mailed(self, resource, event):
         """The digest of the outcome that was mailed last of this event, or None."""
-        return self.marks_in(self.tags_now(resource), event).get(short_id(event))
+        tags = central.once_another_is_done(self, resource, event, lambda: self.tags_now(resource))
+        return self.marks_in(tags, event).get(short_id(event))
 
     def remember(self, resource, event, current):
         """Keep the digest of what SNS has just accepted, as the newest of those that are kept.
@@ -219,9 +224,9 @@ class NotifyOnce(ResponseAction, Notify):
         if self.manager.type == "security-group" and tags.get(GROUP) != "true":
             self.log.warning("the role may not tag this group: no mark of the mail is kept")
             return
-        marks = self.marks_in(tags, event)
-        marks.pop(short_id(event), None)
-        words = [f"{about}:{mark}" for about, mark in marks.items()][1 - MARKS :]
+        known = self.marks_in(tags, event)
+        known.pop(short_id(event), None)
+        words = [f"{about}:{mark}" for about, mark in known.items()][1 - MARKS :]
         words.append(f"{short_id(event)}:{current}")
         self.client().create_tags(
             Resources=[resource[self.manager.resource_type.id]],
@@ -230,8 +235,7 @@ class NotifyOnce(ResponseAction, Notify):
 
     def marks_in(self, tags, event):
         """What was mailed last of each event: {event: digest}, the oldest first."""
-        words = from_tags(tags, self.key(event)) or ()
-        return dict(word.split(":", 1) for word in words if ":" in word)
+        return marks(tags, self.key(event))
 
     def tags_now(self, resource):
         """The tags read anew: another response to the same resource may have mailed meanwhile."""

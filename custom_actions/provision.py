@@ -1,15 +1,16 @@
-"""What a deploy does besides Custodian: the autonomy and version of each function, that nothing is
-lost between EventBridge and the function, that nothing is left of what somebody else has set on
-either, and that versions of functions do not pile up.
+"""What a deploy does besides Custodian: version and autonomy of each function, the accounts that it
+acts in, its brake; that nothing is lost between EventBridge and the function, that nothing is left
+of what somebody else has set on either, and that versions of functions do not pile up.
 
 Importing this module makes Custodian's Lambda modes do it; `custom_actions.__main__` does, and
 nothing that runs in a function.
 """
 
+import functools
 import json
 import logging
 
-from c7n.exceptions import ClientError, PolicyExecutionError
+from c7n.exceptions import ClientError, PolicyExecutionError, PolicyValidationError
 from c7n.mu import (
     LAMBDA_EMPTY_VALUES,
     CloudWatchEventSource,
@@ -18,9 +19,9 @@ from c7n.mu import (
     normalize_arn,
 )
 from c7n.policy import LambdaMode
-from c7n.utils import local_session
+from c7n.utils import generate_arn, get_partition, local_session
 
-from custom_actions import autonomy
+from custom_actions import autonomy, central
 from custom_actions.response import error_code, ignoring
 from custom_actions.version import VERSION, VERSION_TAG
 
@@ -36,6 +37,9 @@ RETRY_POLICY = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 24 * 36
 # to know of each.
 UNNAMED = {"Environment": {"Variables": {}}, "Layers": []}
 LAMBDA_EMPTY_VALUES["Layers"] = UNNAMED["Layers"]
+
+BRAKE = "max-per-hour"
+BRAKE_UNSET = "{max-per-hour}"  # the variable, where nobody has given it a value
 
 custodian_provision = LambdaMode.provision
 custodian_publish = LambdaManager.publish
@@ -53,8 +57,11 @@ VERSIONS, LATEST = 2, "$LATEST"
 def provision(mode):
     """Deploy the function of a policy; what `LambdaMode.provision` returns."""
     use_one_session(mode.policy)
-    settle_autonomy(mode.policy)
     mode.policy.data["mode"].setdefault("tags", {})[VERSION_TAG] = VERSION
+    deployed = functools.cache(functools.partial(deployed_tags, mode.policy))
+    settle_autonomy(mode.policy, deployed)
+    settle_member_role(mode.policy, deployed)
+    settle_brake(mode.policy)
     return custodian_provision(mode)
 
 
@@ -230,41 +237,102 @@ def raise_for_failed(rule, what, answer):
         )
 
 
-def settle_autonomy(policy):
-    """Replace the variable by its value, by what is deployed, or by observe; and tag it."""
+def settle_autonomy(policy, deployed):
+    """Replace the variable by its value, by what is deployed, or by observe; and tag it.
+
+    deployed: `deployed_tags`, asked once. Raises PolicyExecutionError where the function does not
+    tell: no deploy changes a mode that nobody has said.
+    """
     mode = policy.data["mode"]
     options = mode.get("execution-options", {})
     if autonomy.OPTION not in options:
         return
     if options[autonomy.OPTION] == autonomy.UNSET:
-        options[autonomy.OPTION] = deployed_autonomy(policy)
+        tags = deployed()
+        if tags is None:
+            log.info("policy:%s is new here, and observes; say MODE= for more", policy.name)
+            tags = {autonomy.TAG: autonomy.OBSERVE}
+        if autonomy.TAG not in tags:
+            raise PolicyExecutionError(
+                f"policy:{policy.name} the mode of {function_name(policy)} is not known, it has no "
+                f"tag {autonomy.TAG}: say MODE=observe, ask or contain. Nothing was changed"
+            )
+        options[autonomy.OPTION] = tags[autonomy.TAG]
     word = autonomy.checked(options[autonomy.OPTION], f"policy:{policy.name}")
     mode.setdefault("tags", {})[autonomy.TAG] = word
     log.info("policy:%s autonomy:%s", policy.name, word)
 
 
-def deployed_autonomy(policy):
-    """The word of the function as it is deployed now; observe where there is no function yet.
+def settle_member_role(policy, deployed):
+    """Have the function act in the member accounts as well, where the variable says by which role,
+    or where the deployed function does (custom_actions/central.py); and tag it.
 
-    Raises PolicyExecutionError where the function does not tell: no deploy changes a mode that
-    nobody has said.
+    A deploy without the variable leaves it as it is: else one forgotten word would take the
+    response from all members. `none` ends it. deployed: as for `settle_autonomy`.
+    """
+    mode = policy.data["mode"]
+    name = mode.get("execution-options", {}).pop(central.OPTION, central.NONE)
+    if name == central.UNSET:
+        name = (deployed() or {}).get(central.TAG, central.NONE)
+    role = central.checked(name, policy.name)
+    if role is None:
+        return
+    region = policy.options.region
+    mode.setdefault("tags", {})[central.TAG] = name
+    # the account stays open until there is an event
+    mode[central.OPTION] = f"arn:{get_partition(region)}:iam::{{account_id}}:role/{role}"
+    mode["pattern"]["detail"].pop("accountId", None)
+    for action in policy.data["actions"]:
+        transport = action.get("transport", {}) if isinstance(action, dict) else {}
+        if transport.get("type") == "sns" and not transport["topic"].startswith("arn:"):
+            account_id, topic = policy.options.account_id, transport["topic"]
+            transport["topic"] = generate_arn("sns", topic, account_id=account_id, region=region)
+            action["assume_role"] = False
+    log.info("policy:%s acts in members by %s", policy.name, mode[central.OPTION])
+
+
+def settle_brake(policy):
+    """Set the number of `isolate-instance` to the variable `max-per-hour`; the policy's own stays
+    where nobody has given that a value. Raises PolicyValidationError."""
+    options = policy.data["mode"].get("execution-options", {})
+    number = options.pop(BRAKE, BRAKE_UNSET)
+    if number == BRAKE_UNSET:
+        return
+    if isinstance(number, bool) or not str(number).isdecimal() or int(number) < 1:
+        raise PolicyValidationError(
+            f"policy:{policy.name} {BRAKE} {number!r} is not a whole number from 1 on. Nothing was "
+            "changed"
+        )
+    for action in policy.data["actions"]:
+        if isinstance(action, dict) and action["type"] == "isolate-instance":
+            action[BRAKE] = int(number)
+    log.info("policy:%s %s:%s", policy.name, BRAKE, number)
+
+
+def function_name(policy):
+    return policy.data["mode"].get("function-prefix", "custodian-") + policy.name
+
+
+def deployed_tags(policy):
+    """The tags of the function as it is deployed now; None where there is no function yet.
+
+    Raises PolicyExecutionError where they are not to be read.
 
     IAM: lambda:GetFunction, and lambda:ListTags, without which it shows no tags.
     https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html
     """
     client = policy.session_factory().client("lambda", region_name=policy.options.region)
-    name = policy.data["mode"].get("function-prefix", "custodian-") + policy.name
+    name = function_name(policy)
     deployed = ignoring("ResourceNotFoundException", client.get_function, FunctionName=name)
     if deployed is None:
-        log.info("policy:%s is new here, and observes; say MODE= for more", policy.name)
-        return autonomy.OBSERVE
-    if autonomy.TAG not in deployed.get("Tags", {}):
-        error = (deployed.get("TagsError") or {}).get("Message", "there is none")
+        return None
+    if error := deployed.get("TagsError"):
         raise PolicyExecutionError(
-            f"policy:{policy.name} the mode of {name} is not known, its tag {autonomy.TAG} is not "
-            f"to be read ({error}): say MODE=observe, ask or contain. Nothing was changed"
+            f"policy:{policy.name} how {name} is deployed is not known, its tags are not to be "
+            f"read ({error.get('Message')}): say MODE=observe, ask or contain, and MEMBER_ROLE=, "
+            f"which is {central.NONE} but in GuardDuty's administrator account. Nothing was changed"
         )
-    return deployed["Tags"][autonomy.TAG]
+    return deployed.get("Tags", {})
 
 
 LambdaMode.provision = provision

@@ -36,6 +36,8 @@ GROUP = "forensic:group"
 SEAL = "forensic:record:"
 RELEASED = "forensic:released:"
 AUTONOMY = "forensic:autonomy"
+DEPLOYMENT = "forensic:deployment"
+MEMBER_ROLE = "forensic:member-role"
 
 
 class Key(NamedTuple):
@@ -68,6 +70,12 @@ KEYS = {
         "when the incident began",
         "isolate-instance, preserve-evidence",
         "release-instance; stays on snapshots",
+    ),
+    DEPLOYMENT: Key(
+        "instance",
+        "the account whose deployment isolated it, where that is another than its own",
+        "isolate-instance",
+        "release-instance",
     ),
     EXEMPT: Key("instance", "the pack leaves the instance alone", "a person", "a person"),
     ORIGINAL_GROUPS: Key(
@@ -173,6 +181,13 @@ KEYS = {
         "a person, by the deploy",
         "nobody",
     ),
+    MEMBER_ROLE: Key(
+        "Lambda function",
+        "what the names of the roles begin with by which it acts in other accounts; see "
+        "custom_actions/central.py",
+        "a person, by the deploy",
+        "a person, by the deploy",
+    ),
 }
 
 ISOLATED, INCOMPLETE, RELEASING = "isolated", "incomplete", "releasing"
@@ -204,7 +219,7 @@ ROLE = "c7n:role"
 BY_HAND = "c7n:by-hand"
 
 # What a release takes off the instance itself.
-OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, NOTIFIED, GUARDED, NOT_CUT)
+OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, DEPLOYMENT, NOTIFIED, GUARDED, NOT_CUT)
 
 # What a release goes by, on the instance, besides the denies of addresses.
 OF_THE_WAY_BACK = (
@@ -288,6 +303,11 @@ def is_of_the_pack(key):
     """Whether the pack writes tags with this key on instances while it responds."""
     written = (*OF_THE_INCIDENT, *OF_THE_WAY_BACK)
     return PART.sub("", key) in written or key.startswith(DENY)
+
+
+def marks(tags, key):
+    """What was mailed last of each event: {short id of the event: digest}, the oldest first."""
+    return dict(word.split(":", 1) for word in from_tags(tags, key) or () if ":" in word)
 
 
 def notified_key(finding_id):

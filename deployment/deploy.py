@@ -37,6 +37,8 @@ def deploying(command):
     for option in (
         targeted,
         click.option("--mode", type=click.Choice(autonomy.WORDS), help="with --region"),
+        click.option("--member-role", help="with --region: see custom_actions/central.py"),
+        click.option("--max-per-hour", type=click.IntRange(1), help="with --region"),
         click.option("--prune", is_flag=True, help="remove the pack's functions without a policy"),
         click.option("-p", "--policies", multiple=True, help="names, by default all but opt-in/"),
         click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "policies"),
@@ -61,14 +63,16 @@ def plan(targets, **options):
     report("What a deploy would change", roll_out(targets, plan=True, **options))
 
 
-def roll_out(targets, plan, mode, prune, policies, folder):
+def roll_out(targets, plan, prune, policies, folder, mode, **more):
     wanted = deployable(folder, policies)
     keep = {name_of(policy) for policy in deployable(folder, named=None)} if prune else None
-    if mode and any(target.listed for target in targets):
-        raise Refused("The modes of accounts are said in accounts.yml, `vars: autonomy`.")
+    said = {key.replace("_", "-"): value for key, value in more.items()} | {autonomy.OPTION: mode}
+    said = {key: value for key, value in said.items() if value}
+    if said and any(target.listed for target in targets):
+        raise Refused(f"{', '.join(said)}: said in accounts.yml, `vars` of an account or of all.")
     preload(wanted)
     doing = "Planning" if plan else "Deploying"
-    return everywhere(deploy_here, targets, wanted, mode, keep, plan, doing=doing)
+    return everywhere(deploy_here, targets, wanted, said, keep, plan, doing=doing)
 
 
 def preload(policies):
@@ -113,10 +117,11 @@ def name_of(policy):
     return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
 
 
-def deploy_here(target, policies, mode, keep, plan):
+def deploy_here(target, policies, said, keep, plan):
     """Deploy, or plan, the policies in one target: {function: (what changed, error)}.
 
-    keep: names of functions that stay; the pack's others are removed. None removes none.
+    said: Custodian's variables besides those of the account. keep: the names of functions that
+    stay, the pack's others are removed; None removes none.
 
     What c7n-org's `run_account` does for each policy is done here, since that one writes errors
     into the log alone and gives up the account's other policies when AWS refuses one.
@@ -140,15 +145,15 @@ def deploy_here(target, policies, mode, keep, plan):
         wanted = {"policies": copy.deepcopy(policies)}
         load_resources(StructureParser().get_resource_types(wanted))  # a spawned process has none
         for policy in PolicyCollection.from_data(wanted, config):
-            done[name_of(policy.data)] = attempt(policy, account, mode, writes)
+            done[name_of(policy.data)] = attempt(policy, account, said, writes)
         if keep is not None:
             done |= prune(session, keep, plan)
     return done
 
 
-def attempt(policy, account, mode, writes):
+def attempt(policy, account, said, writes):
     """(what was changed, error): one of the two may be empty, or both where nothing differs."""
-    variables = {**account.get("vars", {}), **({"autonomy": mode} if mode else {})}
+    variables = {**account.get("vars", {}), **said}
     error = None
     try:
         policy.conditions.env_vars["account"] = account

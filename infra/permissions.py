@@ -205,6 +205,14 @@ def page():
     for name in deployed():
         text = f"## {name}\n\nRole `guardduty-response-{name}`, function `custodian-{name}`.\n"
         parts.append(text + "\n" + _table(roles()[name], reasons(why(name))))
+    parts.append(
+        "### In member accounts\n\nA function in GuardDuty's administrator account, deployed "
+        "with `MEMBER_ROLE=guardduty-response-member` acts in a member by the role "
+        "`guardduty-response-member-<policy>` of `infra/member-role.yml`, which trusts the role of "
+        "that function alone. It may there what the table above says, but for mail, log and dead "
+        "letters; with MemberRole the function's own role may take it (`sts:AssumeRole`, in the "
+        "organisation, by the function itself).\n"
+    )
     cut = resources("account.yml")["TransitionGroup"]["Properties"]["PolicyDocument"]
     transition = dict.fromkeys(allowed(statements(cut)), ["`cut-tracked-connections`"])
     parts.append(

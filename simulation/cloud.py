@@ -95,8 +95,8 @@ class Cloud:
     What it offers beside its methods:
 
     endpoint: the URL of the server. call_log: see `calls.CallLog`. functions: see
-    `lambda_service.LambdaService`. undelivered: see `eventbridge.Undelivered`. folder: a temporary
-    folder that lasts as long.
+    `lambda_service.LambdaService`. undelivered: see `eventbridge.Undelivered`. administrators:
+    {account: GuardDuty's administrator of it}. folder: a temporary folder that lasts as long.
     """
 
     running: "Cloud | None" = None
@@ -111,6 +111,7 @@ class Cloud:
         Cloud.running = self
         self.call_log = CallLog()
         self.undelivered: list[Undelivered] = []
+        self.administrators: dict[str, str] = {}
         self._credentials: dict[tuple[str, str, str], dict[str, str]] = {}
         self._clients: dict[tuple[str, str, str, str], object] = {}
         with contextlib.ExitStack() as stack:
@@ -163,6 +164,7 @@ class Cloud:
         self.functions.throttled.clear()
         self.call_log.clear()
         self.undelivered.clear()
+        self.administrators.clear()
         self._credentials.clear()
         self._clients.clear()
         _forget_moto_state()
@@ -234,11 +236,21 @@ class Cloud:
     # What happens
 
     def put_event(self, event: dict) -> None:
-        """Give an EventBridge event to the default bus of its own account and region.
+        """Give an EventBridge event to the default bus of its own account and region, and a finding
+        to that of GuardDuty's administrator account too (`administrators`).
 
-        event: as EventBridge delivers it; its `id` is not kept, the bus gives a new one.
+        event: as EventBridge delivers it; its `id` is not kept, the bus gives a new one, and its
+        `account`, which is that of the bus. What GuardDuty writes there for a member is not
+        documented; the finding names the member in `detail.accountId`.
         """
-        events = self.client("events", event["account"], event["region"])
+        buses = [event["account"]]
+        if event["source"] == "aws.guardduty" and event["account"] in self.administrators:
+            buses.append(self.administrators[event["account"]])
+        for account_id in buses:
+            self._put_event(event, account_id)
+
+    def _put_event(self, event: dict, account_id: str) -> None:
+        events = self.client("events", account_id, event["region"])
         entry = {
             "Source": event["source"],
             "DetailType": event["detail-type"],

@@ -169,16 +169,20 @@ def deploy(
     region: str,
     autonomy: str | None = "contain",
     role: str = ADMINISTRATOR,
+    **variables: str,
 ) -> subprocess.CompletedProcess:
     """`custodian run` of policy files, which deploys those with a Lambda mode.
 
     autonomy: the variable of that name, as `make deploy MODE=...` sets it; None leaves it unset.
+    variables: others, with `_` for `-`: `member_role`, `max_per_hour`.
     """
     arguments = ["run", "--region", region, "-s", cloud.folder / "custodian", *policies]
-    if autonomy:
-        variables = cloud.folder / "vars.yml"
-        variables.write_text(f"autonomy: {autonomy}\n")
-        arguments[1:1] = ["--vars-file", variables]
+    said = {name.replace("_", "-"): value for name, value in variables.items()}
+    said |= {"autonomy": autonomy} if autonomy else {}
+    if said:
+        file = cloud.folder / "vars.yml"
+        file.write_text("".join(f'{name}: "{value}"\n' for name, value in said.items()))
+        arguments[1:1] = ["--vars-file", file]
     return custodian(cloud, arguments, account_id, region, role)
 
 

@@ -8,18 +8,22 @@ import contextlib
 import json
 import re
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 from unittest import mock
 
 from moto.core.authorization import enable_iam_authentication
+from moto.core.exceptions import AccessDeniedError
 from moto.core.responses import BaseResponse
 from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociation
 from moto.iam.access_control import IAMPolicyStatement, IAMRequest, PermissionResult
 from moto.iam.exceptions import LimitExceededException
 from moto.iam.models import IAMBackend, Role, iam_backends
 from moto.sts.models import sts_backends
+from moto.sts.responses import TokenResponse
 from moto.utilities.utils import get_partition
 
 ROLE_POLICY_SIZE = 10240
+ORGANIZATION = "o-simulation0"
 
 
 @contextlib.contextmanager
@@ -28,6 +32,7 @@ def corrected_iam() -> Iterator[None]:
     with (
         instances_show_the_id_of_their_profile(),
         inline_policies_have_a_quota(),
+        roles_decide_who_assumes_them(),
         stacks_give_roles_their_policies(),
     ):
         yield
@@ -68,6 +73,70 @@ def inline_policies_have_a_quota():
         return put(self, role_name, policy_name, policy_json)
 
     return mock.patch.object(IAMBackend, "put_role_policy", put_role_policy)
+
+
+def roles_decide_who_assumes_them():
+    """AssumeRole needs the trust of the role and the permission of the caller.
+
+    moto lets everybody assume every role, one too that does not exist. STS: AccessDenied. Here this
+    holds for callers whose own role exists; the others (administrators, who deploys) were made from
+    nothing. Of conditions those are known that infra/ has. All accounts are in one organisation.
+    https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+    """
+    assume = TokenResponse.assume_role
+
+    def assume_role(self):
+        wanted, partition = self._get_param("RoleArn"), get_partition(self.region)
+        issued = sts_backends[self.current_account][partition]
+        caller = issued.get_assumed_role_from_access_key(self.access_key)
+        role = caller and _role(caller.role_arn)
+        if role:
+            context = {
+                "aws:PrincipalArn": role.arn,
+                "aws:PrincipalOrgID": ORGANIZATION,
+                "aws:ResourceOrgID": ORGANIZATION,
+                # Cloud names the session of a function so
+                "lambda:SourceFunctionArn": f"arn:{partition}:lambda:{self.region}:"
+                f"{self.current_account}:function:{caller.session_name}",
+            }
+            target = _role(wanted)
+            trust = json.loads(target.assume_role_policy_document) if target else {}
+            root = f"arn:{partition}:iam::{self.current_account}:root"
+            trusted = any(
+                s["Principal"].get("AWS") in (root, role.arn)
+                for s in _allowing(trust, "sts:AssumeRole", context)
+            )
+            policies = [json.loads(policy) for policy in role.policies.values()]
+            permitted = any(
+                fnmatchcase(wanted, s["Resource"])
+                for policy in policies
+                for s in _allowing(policy, "sts:AssumeRole", context)
+            )
+            if not (trusted and permitted):
+                raise AccessDeniedError(caller.arn, f"sts:AssumeRole on resource: {wanted}")
+        return assume(self)
+
+    return mock.patch.object(TokenResponse, "assume_role", assume_role)
+
+
+def _role(arn: str) -> Role | None:
+    _, partition, _, _, account_id, name = arn.split(":", 5)
+    roles = iam_backends[account_id][partition].roles.values()
+    return next((role for role in roles if role.arn == arn), None)
+
+
+def _allowing(policy: dict, action: str, context: dict) -> Iterator[dict]:
+    """The statements of a policy that allow an action, as far as their conditions are met."""
+    compare = {"StringEquals": str.__eq__, "ArnEquals": fnmatchcase, "ArnLike": fnmatchcase}
+    for statement in policy.get("Statement", ()):
+        if statement["Effect"] == "Allow" and statement["Action"] == action:
+            tests = statement.get("Condition", {}).items()
+            if all(
+                compare[operator](context[key], wanted)
+                for operator, keys in tests
+                for key, wanted in keys.items()
+            ):
+                yield statement
 
 
 def stacks_give_roles_their_policies():

@@ -270,9 +270,12 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
 
 
 @each_policy
-def test_how_far_a_policy_may_go_is_said_at_the_deploy(path, policy):
+def test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy(path, policy):
     if "mode" in policy:
-        assert policy["mode"]["execution-options"] == {"autonomy": "{autonomy}"}
+        words = ["autonomy", *(["member-role"] if is_for_findings(policy) else [])]
+        options = {word: f"{{{word}}}" for word in words}
+        brake = {"max-per-hour": "{max-per-hour}"} if policy["name"] == "ec2-isolate" else {}
+        assert policy["mode"]["execution-options"] == options | brake
 
 
 def test_opt_in_policies_are_not_deployed_by_make():

@@ -147,7 +147,7 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
             "GROUPS is",
         ),
         ([*RELEASE, "ARCHIVE=yes"], "ARCHIVE is 1"),
-        (["deploy", f"REGION={REGION}", "MODE=maybe"], "MODE is observe, ask or contain"),
+        (["deploy", f"REGION={REGION}", "MODE=maybe"], "'maybe' is not one of"),
         ([*ISOLATE, "FINDING=x'y"], "FINDING=x'y is neither"),
         (ISOLATE, "is not in us-west-2"),
         (["revoke-sessions", f"REGION={REGION}"], "say FINDING=..."),

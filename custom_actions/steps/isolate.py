@@ -12,7 +12,15 @@ from typing import NamedTuple
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions import forensic_group, judgement, last_healthy, record, seal, transition_group
+from custom_actions import (
+    central,
+    forensic_group,
+    judgement,
+    last_healthy,
+    record,
+    seal,
+    transition_group,
+)
 from custom_actions.groups_record import GroupsRecord, by_hand, group_ids
 from custom_actions.instance import attached_interfaces, describe_instance
 from custom_actions.record import NOTIFIED, tags_of
@@ -231,7 +239,7 @@ class IsolateInstance(OfInterfaces, Step):
         tags = tags_of(run.resource)
         incident = record.begin_incident(run.resource, tags, run.event)
         if record.STATE not in tags:
-            new = {record.STATE: record.INCOMPLETE, **incident}
+            new = {record.STATE: record.INCOMPLETE, **incident, **self.deployment()}
             try:
                 self.tag(run, [{"Key": key, "Value": value} for key, value in new.items()])
             except REFUSED as error:
@@ -513,7 +521,7 @@ class IsolateInstance(OfInterfaces, Step):
             groups.tidy(run)
         # Not what was there before the incident; but another response may be a moment ahead.
         tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
-        incident = dict(record.begin_incident(run.resource, tags, run.event))
+        incident = record.begin_incident(run.resource, tags, run.event) | self.deployment()
         if self.is_verified(run):
             run.resource[record.INCIDENT][record.FORENSIC_GROUPS] = sorted(
                 {group for i in run.view.interfaces for group in group_ids(i)}
@@ -522,7 +530,10 @@ class IsolateInstance(OfInterfaces, Step):
         if groups.is_being_released and not reopened:
             state = record.RELEASING
             run.resource[record.INCIDENT][record.RELEASING] = True
-        wanted = {record.STATE: state} | ({} if record.STATE in tags else incident)
+        if record.STATE in tags:
+            run.memory["begun by"] = central.recorded_deployment(tags, self.manager.config)
+            incident = {}
+        wanted = {record.STATE: state} | incident
         new = [{"Key": k, "Value": v} for k, v in wanted.items() if run.tags.get(k) != v]
         isolated = {c.name for c in run.holding if c.item is not None}
         not_cut = sorted(isolated & set(run.memory["transition"].not_cut))
@@ -530,6 +541,12 @@ class IsolateInstance(OfInterfaces, Step):
             new += record.as_tags(record.NOT_CUT, not_cut)
         if new:
             run.attempt("the state could not be recorded on the instance", self.tag, run, new)
+
+    def deployment(self):
+        """The tag of an incident that is begun by a deployment in another account."""
+        config = self.manager.config
+        account_id = central.deployment(config)
+        return {} if account_id == config.account_id else {record.DEPLOYMENT: account_id}
 
     def stale_tags(self, run):
         """The tags of a record that the instance had before this response began the incident."""
@@ -562,6 +579,9 @@ class IsolateInstance(OfInterfaces, Step):
             f"{unchanged}{done} of {len(rows)} interfaces hold only the forensic group of their "
             "VPC, as read back from EC2."
         )
+        begun_by = run.memory.get("begun by")
+        if begun_by not in (None, central.deployment(self.manager.config)):
+            told += f" The deployment of account {begun_by} was there before."
         if foreign := run.memory["record"].foreign:
             shown = ", ".join(f"{k}={v}" for k, v in sorted(foreign.items()))
             told += (

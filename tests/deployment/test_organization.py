@@ -97,7 +97,7 @@ def test_what_does_not_exist_or_is_not_valid_is_refused_before_anything(organiza
     code, output = organization.run("deploy", "-p", "ec2-isolat")
     assert code == 2 and "no policy ec2-isolat " in output
     code, output = organization.run("deploy", "--mode", "contain")
-    assert code == 2 and "vars: autonomy" in output
+    assert code == 2 and "autonomy: said in accounts.yml" in output
     wrong = organization.policies / "wrong.yml"
     wrong.write_text((organization.policies / "ec2-isolate.yml").read_text().replace(
         "- leave-service", "- leave-servise"

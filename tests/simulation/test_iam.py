@@ -144,3 +144,43 @@ def test_a_role_of_a_stack_has_its_policies_and_is_held_to_their_actions(iam):
     with enforcing({"stacked"}, {"ec2:DescribeVpcs"}), pytest.raises(ClientError):
         ec2.describe_vpcs()
     ec2.describe_subnets()
+
+
+@corrected_and_plain
+def test_a_role_is_assumed_by_whom_it_trusts_and_who_may(iam, corrections):
+    def session(role):
+        keys = boto3.client("sts", **ACCOUNT).assume_role(RoleArn=role, RoleSessionName="test")
+        key = keys["Credentials"]
+        return boto3.Session(
+            key["AccessKeyId"], key["SecretAccessKey"], key["SessionToken"], "us-west-2"
+        )
+
+    def statement(**more):
+        allow = {"Effect": "Allow", "Action": "sts:AssumeRole", **more}
+        return json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+
+    web = "arn:aws:iam::123456789012:role/web"
+    wanted = "arn:aws:iam::444455556666:role/member"
+    caller = session(web).client("sts")
+    there = session("arn:aws:iam::444455556666:role/anybody").client("iam")  # made from nothing
+    root = {"AWS": "arn:aws:iam::123456789012:root"}
+    this = {"ArnEquals": {"aws:PrincipalArn": web}}
+    other = {"ArnEquals": {"aws:PrincipalArn": f"{web}-2"}}
+    document = {"RoleName": "member", "PolicyDocument": statement(Principal=root, Condition=this)}
+    permission = {"RoleName": "web", "PolicyName": "members"}
+
+    def is_refused():
+        with pytest.raises(
+            ClientError, match="AccessDenied.*sts:AssumeRole on resource: " + wanted
+        ):
+            caller.assume_role(RoleArn=wanted, RoleSessionName="test")
+        return True
+
+    assert is_refused()
+    there.create_role(RoleName="member", AssumeRolePolicyDocument=document["PolicyDocument"])
+    assert is_refused()
+    iam.put_role_policy(PolicyDocument=statement(Resource="arn:aws:iam::*:role/mem*"), **permission)
+    caller.assume_role(RoleArn=wanted, RoleSessionName="test")
+    document["PolicyDocument"] = statement(Principal=root, Condition=other)
+    there.update_assume_role_policy(**document)
+    assert is_refused()
