@@ -120,6 +120,9 @@ deploy-mailer: $(INSTALLED) ## Deploy the mailer as a Lambda function fed by the
 mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the function
 	$(BIN)/python -m mailer --config mailer/mailer.yml --once
 
+mail-test: $(INSTALLED) need-TO ## Send one test mail from here, as mailer/mailer.yml says; TO=someone@example.com
+	@$(BIN)/python -m mailer test --to="$(TO)" --config mailer/mailer.yml
+
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
 
@@ -139,4 +142,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean
