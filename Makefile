@@ -29,6 +29,10 @@ EMPTY = output/empty-forensic-group/$(GROUP)
 # as it is deployed, and a new one observes.
 AUTONOMY = $(if $(MODE),--vars-file output/deploy/vars.yml)
 
+# In the accounts of accounts.yml; ACCOUNTS: names or ids, TAGS: those that an account must have
+ORG = -c accounts.yml $(foreach one,$(ACCOUNTS),-a "$(one)") $(foreach one,$(TAGS),-t "$(one)")
+DEPLOYMENT := $(BIN)/python -m deployment
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
@@ -98,6 +102,12 @@ release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one is
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
+isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
+	@$(DEPLOYMENT) isolated --region "$(REGION)"
+
+isolated-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="name ..."] [TAGS="tag ..."]
+	@$(DEPLOYMENT) isolated $(ORG)
+
 restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
@@ -142,4 +152,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release isolated isolated-org restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean
