@@ -108,6 +108,12 @@ isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by whic
 isolated-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="name ..."] [TAGS="tag ..."]
 	@$(DEPLOYMENT) isolated $(ORG)
 
+dlq: $(INSTALLED) need-REGION check-FINDING ## List what no function has dealt with; REGION=... [FINDING=id] [REPLAY=1 [AGED=1] [FUNCTION=...]] or DROP=<message>
+	@$(DEPLOYMENT) dlq --region "$(REGION)" $(if $(FINDING),--finding "$(FINDING)") $(if $(REPLAY),--replay) $(if $(AGED),--aged) $(if $(FUNCTION),--function "$(FUNCTION)") $(if $(DROP),--drop "$(DROP)")
+
+dlq-org: $(INSTALLED) ## The same list in the accounts of accounts.yml; [ACCOUNTS="name ..."] [TAGS="tag ..."]
+	@$(DEPLOYMENT) dlq $(ORG)
+
 restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
@@ -152,4 +158,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release isolated isolated-org restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release isolated isolated-org dlq dlq-org restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean
