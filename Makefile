@@ -121,6 +121,12 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 deploy-opt-in: $(INSTALLED) need-REGION need-POLICY autonomy ## Deploy one policy of policies/opt-in; POLICY=name REGION=... [MODE=...]
 	$(PACK) custodian run --region "$(REGION)" $(AUTONOMY) -s output/deploy policies/opt-in/$(POLICY).yml
 
+probe: $(INSTALLED) need-REGION ## Send a sample finding the whole way and wait for its mail; REGION=... [TIMEOUT=seconds]
+	@$(DEPLOYMENT) probe --region "$(REGION)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
+
+probe-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="name ..."] [TAGS="tag ..."] [TIMEOUT=seconds]
+	@$(DEPLOYMENT) probe $(ORG) $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
+
 deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...
 	@mkdir -p $(DEACTIVATE) && printf 'finding: "%s"\n' '$(FINDING)' > $(DEACTIVATE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(DEACTIVATE) --vars-file $(DEACTIVATE)/vars.yml policies/opt-in/iam-user-deactivate-access-key-by-hand.yml
@@ -158,4 +164,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release isolated isolated-org dlq dlq-org restore-sessions deploy-opt-in deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release isolated isolated-org dlq dlq-org restore-sessions deploy-opt-in probe probe-org deactivate-key reactivate-key deploy-mailer mail mail-test mail-dlq autonomy check-INSTANCE check-FINDING clean

@@ -8,7 +8,9 @@ from click.testing import CliRunner
 from moto.sqs.models import sqs_backends
 
 from deployment.__main__ import main
-from simulation import guardduty
+from mailer.__main__ import main as mailer
+from simulation import guardduty, mail
+from simulation.smtp import MailSink
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 NOTIFY = "custodian-finding-notify"
@@ -239,3 +241,76 @@ def test_what_is_old_or_still_fails_is_kept(scene, pack, letters, run):
     code, told = run("dlq", "--replay", "--aged")
     assert code == 1 and "nothing to do" in told and letter in letters.there
     assert not scene.is_isolated(instance)
+
+
+def test_a_sample_goes_the_whole_way_or_the_station_is_named(scene, pack, run):
+    """The last one: from here on the mailer empties the queue."""
+    cloud, guard = scene.cloud, guardduty.guardduty_backends[ACCOUNT][REGION]
+    guard.detectors.clear()
+    guardduty._findings(guard).clear()
+    rules = cloud.client("events", ACCOUNT, REGION)
+    code, told = run("probe", "--timeout", "1")
+    assert code == 2 and "CreateSampleFindings" not in {c.operation for c in cloud.calls}, told
+    with MailSink() as sink:
+        config = str(mail.settings(cloud, sink, REGION, pack.queue_url, mail.CONFIG))
+        assert mailer(["deploy", "--config", config]) == 0
+
+        def probe(timeout=30, config=config):
+            code, told = run("probe", "--timeout", str(timeout), "--mailer", config)
+            cloud.wait_idle()
+            return code, told.splitlines()
+
+        assert "is off in this region" in probe()[1][-1]
+        cloud.client("guardduty", ACCOUNT, REGION).create_detector(Enable=True)
+        cloud.call_log.clear()
+
+        code, told = probe()
+
+        assert code == 0, told
+        (sample,) = guardduty._findings(guard)
+        assert [one[9:].split(":")[0].strip() for one in told[:4]] == [
+            "GuardDuty lists it",
+            "finding-notify has mailed it",
+            "ec2-isolate has left it out",
+            "the mailer has delivered it",
+        ]
+        assert f"finding {sample}, new" in told[0] and "nothing to do" in told[2]
+        seconds = [float(one.split()[0]) for one in told[1:4]]
+        assert all(0 <= second < 30 for second in seconds) and seconds[0] <= seconds[2]
+        assert told[4] == f"The sample has gone the whole way in {ACCOUNT} {REGION}."
+        (delivered,) = sink.mails
+        assert delivered.subject.startswith("[SAMPLE]") and sample in delivered.subject
+        writes = {c.operation for c in cloud.calls if c.service == "ec2"}
+        assert not [one for one in writes if not one.startswith("Describe")]
+
+        # the second one is an update, which GuardDuty does not send at once
+        code, told = probe(timeout=1)
+        assert code == 1 and told[-1].startswith(
+            f"FAILED in {ACCOUNT} {REGION} at 'finding-notify has mailed it': not in time. "
+            "GuardDuty had this sample before"
+        )
+
+        guardduty._findings(guard).clear()
+        rules.disable_rule(Name="custodian-finding-notify")
+        code, told = probe(timeout=1)
+        rules.enable_rule(Name="custodian-finding-notify")
+        assert (code, "not in time" in told[1], "nothing to do" in told[2]) == (1, True, True)
+        assert "at 'finding-notify has mailed it': not in time. make status" in told[-1]
+
+        guardduty._findings(guard).clear()
+        elsewhere = mail.settings(
+            cloud, sink, REGION, pack.queue_url.replace(ACCOUNT, "444455556666"), mail.CONFIG
+        )
+        code, told = probe(config=str(elsewhere))
+        assert code == 1 and "not seen: the mailer is in account 444455556666" in told[-1]
+
+        # a suppression rule
+        guardduty._findings(guard).clear()
+        cloud.before("ListFindings", lambda _: archive_all(guard), skip=1)
+        code, told = probe()
+        assert code == 1 and "is archived: a suppression rule" in told[-1]
+
+
+def archive_all(guard):
+    for finding in guardduty._findings(guard).values():
+        finding["service"]["archived"] = True
