@@ -109,6 +109,7 @@ isolated-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNT
 	@$(DEPLOYMENT) isolated $(ORG)
 
 dlq: $(INSTALLED) need-REGION check-FINDING ## List what no function has dealt with; REGION=... [FINDING=id] [REPLAY=1 [AGED=1] [FUNCTION=...]] or DROP=<message>
+	@[[ "$(REPLAY)" =~ ^1?$$ && "$(AGED)" =~ ^1?$$ ]] || { echo "REPLAY and AGED are 1 or nothing"; exit 2; }
 	@$(DEPLOYMENT) dlq --region "$(REGION)" $(if $(FINDING),--finding "$(FINDING)") $(if $(REPLAY),--replay) $(if $(AGED),--aged) $(if $(FUNCTION),--function "$(FUNCTION)") $(if $(DROP),--drop "$(DROP)")
 
 dlq-org: $(INSTALLED) ## The same list in the accounts of accounts.yml; [ACCOUNTS="name ..."] [TAGS="tag ..."]

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from moto.sqs.models import sqs_backends
 
 from deployment.__main__ import main
+from infra.permissions import BESIDES
 from mailer.__main__ import main as mailer
 from simulation import guardduty, mail
 from simulation.smtp import MailSink
@@ -18,12 +19,18 @@ NOTIFY = "custodian-finding-notify"
 
 @pytest.fixture
 def run(scene, monkeypatch):
-    for name, value in scene.cloud.environment(ACCOUNT, REGION).items():
+    person = scene.cloud.environment(ACCOUNT, REGION, session_name="responder")
+    for name, value in person.items():
         monkeypatch.setenv(name, value)
+    may = {"sts:GetCallerIdentity"}.union(*BESIDES.values())
 
     def run(command, *options):
+        scene.cloud.call_log.calls.clear()
         result = CliRunner().invoke(main, [command, "--region", REGION, *options])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        made = {f"{c.service}:{c.operation}" for c in scene.cloud.call_log.by("responder")}
+        made = {one.replace("lambda:Invoke", "lambda:InvokeFunction") for one in made}
+        assert made <= may, "infra/operators.yml"
         return result.exit_code, result.stdout
 
     return run
