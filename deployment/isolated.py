@@ -85,9 +85,9 @@ def look(target):
 
 
 def forensic_groups(ec2):
-    """The groups that have a tag of the pack: {group id: group}."""
+    """The groups that have the mark, or a seal of any instance: {group id: group}."""
     pages = ec2.get_paginator("describe_security_groups").paginate(
-        Filters=[{"Name": "tag-key", "Values": ["forensic:*"]}]
+        Filters=[{"Name": "tag-key", "Values": [record.GROUP, record.SEAL + "*"]}]
     )
     return {group["GroupId"]: group for page in pages for group in page["SecurityGroups"]}
 
