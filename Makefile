@@ -135,9 +135,28 @@ release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one is
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
+isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
+	@$(DEPLOYMENT) isolated --region "$(REGION)"
+
+isolated-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...]
+	@$(DEPLOYMENT) isolated $(ORG)
+
+dlq: $(INSTALLED) need-REGION check-FINDING ## List what no function has dealt with; REGION=... [FINDING=id] [REPLAY=1 [AGED=1] [FUNCTION=...]] or DROP=<message>
+	@[[ "$(REPLAY)" =~ ^1?$$ && "$(AGED)" =~ ^1?$$ ]] || { echo "REPLAY and AGED are 1 or nothing"; exit 2; }
+	@$(DEPLOYMENT) dlq --region "$(REGION)" $(if $(FINDING),--finding "$(FINDING)") $(if $(REPLAY),--replay) $(if $(AGED),--aged) $(if $(FUNCTION),--function "$(FUNCTION)") $(if $(DROP),--drop "$(DROP)")
+
+dlq-org: $(INSTALLED) ## The same list in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...]
+	@$(DEPLOYMENT) dlq $(ORG)
+
 restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
 	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
 	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
+
+probe: $(INSTALLED) need-REGION ## Send a sample finding the whole way and wait for its mail; REGION=... [TIMEOUT=seconds]
+	@$(DEPLOYMENT) probe --region "$(REGION)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
+
+probe-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [TIMEOUT=seconds]
+	@$(DEPLOYMENT) probe $(ORG) $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 
 deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...
 	@mkdir -p $(DEACTIVATE) && printf 'finding: "%s"\n' '$(FINDING)' > $(DEACTIVATE)/vars.yml
@@ -154,6 +173,9 @@ deploy-mailer: $(INSTALLED) ## Deploy the mailer as a Lambda function fed by the
 mail: $(INSTALLED) ## Empty the mail queue once from here, instead of the function
 	$(BIN)/python -m mailer --config mailer/mailer.yml --once
 
+mail-test: $(INSTALLED) need-TO ## Send one test mail from here, as mailer/mailer.yml says; TO=someone@example.com
+	@$(BIN)/python -m mailer test --to="$(TO)" --config mailer/mailer.yml
+
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
 
@@ -169,4 +191,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean

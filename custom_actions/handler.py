@@ -83,4 +83,22 @@ def run(event, context):
         answer[policy.name] = [outcome for r in resources or () for outcome in r.get(OUTCOMES, ())]
         if not resources:
             answer[policy.name] = "nothing to do: the policy's filters leave this event out"
+        log.info(
+            "policy:%s finding:%r ended: %s",
+            policy.name,
+            subject(event),
+            ended(answer[policy.name]),
+        )
     return answer
+
+
+def subject(event):
+    """The id of the finding, or of the API call, that a line of the log is found by."""
+    return event["detail"].get("id") or event["detail"].get("eventID")
+
+
+def ended(answer):
+    """An answer in some words."""
+    if isinstance(answer, str):
+        return answer
+    return ", ".join(f"{outcome['step']} {outcome['status']}" for outcome in answer) or "done"

@@ -20,6 +20,7 @@ class Refused(click.ClickException):
 
 
 NOT_ENABLED = "not valid here: often a region that is not enabled in the account"
+NO_STACK = "deploy infra/account.yml here first"
 # What AWS's codes mean here, and what to do.
 MEANING = {
     "ExpiredToken": "the credentials have expired: log in again",
@@ -28,6 +29,8 @@ MEANING = {
     "UnrecognizedClientException": NOT_ENABLED,
     "AuthFailure": NOT_ENABLED,
     "OptInRequired": "the region or the service is not enabled in the account",
+    "AWS.SimpleQueueService.NonExistentQueue": NO_STACK,
+    "QueueDoesNotExist": NO_STACK,
     "RegionDisabledException": "enable the region in the account",
 }
 

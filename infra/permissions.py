@@ -33,10 +33,27 @@ RESOLVING = {
     "account": set(),
 }
 INTERFACES = {"ec2:DescribeNetworkInterfaces"}  # a guard's event may name one
-# What the runbook has a person do with what was not dealt with, besides the policies
-DEAD_LETTERS = {
-    "`aws lambda invoke`, for a dead letter": {"lambda:InvokeFunction"},
-    "dead letters, `make mail-dlq`": {
+# What people do besides the policies: look, and deal with what was not dealt with
+BESIDES = {
+    "`make dlq REPLAY=1`": {
+        "guardduty:GetFindings",
+        "guardduty:ListDetectors",
+        "lambda:InvokeFunction",
+    },
+    "`make probe`": {
+        "guardduty:CreateSampleFindings",
+        "guardduty:GetFindings",
+        "guardduty:ListDetectors",
+        "guardduty:ListFindings",
+        "logs:FilterLogEvents",
+    },
+    "`make isolated`": {
+        "ec2:DescribeInstances",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeTags",
+    },
+    "dead letters, `make dlq`, `make mail-dlq`": {
         "sqs:ChangeMessageVisibility",
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
@@ -44,6 +61,7 @@ DEAD_LETTERS = {
         "sqs:ReceiveMessage",
         "sqs:SendMessage",
     },
+    "`make dlq`": {"logs:FilterLogEvents"},
 }
 NOTIFY = {"iam:ListAccountAliases"}  # which Custodian's own action does not declare
 
@@ -223,13 +241,17 @@ def page():
     for name in by_hand():
         for who, actions in why(name).items():
             declared[who] = declared.get(who, set()) | actions
-    needed_by_hand = reasons(declared | DEAD_LETTERS)
+    needed_by_hand = reasons(declared | BESIDES)
     deploy = dict.fromkeys(allowed(managed("operators.yml", "Deploy")), ["`custodian run`"])
     look = dict.fromkeys(allowed(managed("operators.yml", "Status")), ["`make status`"])
     for policy, words, needed in (
         ("Deploy", "to deploy the functions", deploy),
         ("Status", "to see what is deployed", look),
-        ("Respond", "to isolate and to release by hand, and for dead letters", needed_by_hand),
+        (
+            "Respond",
+            "to isolate, release and look by hand, and for dead letters",
+            needed_by_hand,
+        ),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
     ):
         parts.append(

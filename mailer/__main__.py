@@ -4,6 +4,7 @@ python -m mailer --config mailer/mailer.yml --once   deliver what is on the queu
 python -m mailer --config mailer/mailer.yml          go on until SIGTERM or SIGINT
 python -m mailer deploy                              make or update the function that does it
 python -m mailer dead-letters list | send-back       what the dead-letter queue holds
+python -m mailer test --to someone@company.example   one test mail, from here
 
 Exit codes: 0 all delivered (or stopped cleanly); 1 something could not be, a line for each on
 stderr; 2 the configuration or the queue is not usable.
@@ -18,14 +19,17 @@ from pathlib import Path
 
 from c7n_mailer.utils import session_factory
 
-from . import dead_letters, deploy
-from .config import HERE, ConfigError, courier, load
+from . import dead_letters, deploy, trial
+from .config import CHANGE, HERE, ConfigError, courier, load, unchanged
 from .errors import AWS_ERRORS, Permanent, describe
 from .loop import PASSES, Loop
 from .queue import Queue
 from .secrets import HidingFormatter, Secrets
 
 log = logging.getLogger("mailer")
+
+# Of what is marked CHANGE in mailer.yml, what the commands use
+USED = {"deploy": CHANGE, "test": ("from_address", "smtp_server")}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -48,6 +52,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     dead.add_argument("action", choices=("list", "send-back"))
     dead.add_argument("--finding", help="only the messages about this finding id")
+    trying = commands.add_parser("test", parents=[shared], help="one test mail, from here")
+    trying.add_argument("--to", required=True, help="an address that mailer.yml knows")
     return parser.parse_args(arguments)
 
 
@@ -57,6 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         config = load(options.config)
     except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
+        return 2
+    of_others = tuple(key for key in CHANGE if key != "role")
+    if examples := unchanged(config, USED.get(options.command, of_others)):
+        print(*examples, "Nothing was changed or sent.", sep="\n", file=sys.stderr)
         return 2
     session = session_factory(config)
     secrets = Secrets(session)
@@ -73,6 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace, config: dict, session, secrets: Secrets) -> int:
     if options.command == "deploy":
         return deploy.deploy(config, session, options.templates)
+    if options.command == "test":
+        deliverer = courier(config, session, secrets, options.templates)
+        return trial.run(config, deliverer, secrets, options.to)
     sqs = session.client("sqs", endpoint_url=config["endpoint_url"])
     queue = Queue(sqs, config["queue_url"])
     deliverer = courier(config, session, secrets, options.templates)

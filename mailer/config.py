@@ -6,8 +6,10 @@ stock tool reads as an account that never occurs; `recipients` and `sample_email
 own (known.py). Where a check fails, the error names the key.
 """
 
+import ipaddress
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 from c7n_mailer.utils import setup_defaults
@@ -30,6 +32,14 @@ NOT_USED = (
     "graph_client_secret", "datadog_api_key", "datadog_application_key", "lambda_schedule",
     "function_properties", "email_base_url", "http_proxy", "https_proxy",
 )  # fmt: skip
+
+# What the shipped file has where it says CHANGE: accounts of AWS's documentation, and domains that
+# nobody can have (https://www.rfc-editor.org/rfc/rfc2606). `region` is checked by queue_url.
+EXAMPLE = re.compile(
+    r"(?<![0-9])(111122223333|444455556666)(?![0-9])"
+    r"|(^|[@.])(example\.(com|net|org)|[\w-]+\.example)>?$"
+)
+CHANGE = ("queue_url", "role", "from_address", "account_emails", "smtp_server")
 
 
 class ConfigError(Exception):
@@ -98,6 +108,38 @@ def _own_checks(config: dict):
             yield f"{key}: this mailer does not use it; remove it"
     for transport in transports.TRANSPORTS:
         yield from transport.check(config)
+
+
+def unchanged(config: dict, keys: tuple[str, ...]) -> list[str]:
+    """What still is the shipped example, a line for each value of these keys.
+
+    Nothing where `endpoint_url` is this machine: that is a simulation.
+    """
+    if _is_local(config["endpoint_url"] or ""):
+        return []
+    return [
+        f"{key}: {value!r} is the example that was shipped; see CHANGE in mailer.yml"
+        for key in keys
+        for value in _values(config.get(key))
+        if EXAMPLE.search(value)
+    ]
+
+
+def _values(value: object) -> list[str]:
+    """All texts in a value of mailer.yml, the keys of account_emails too."""
+    if isinstance(value, dict):
+        return [text for item in value.items() for text in _values(list(item))]
+    if isinstance(value, list):
+        return [text for item in value for text in _values(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_account_emails(accounts: dict):

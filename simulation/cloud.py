@@ -33,7 +33,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from . import direct
+from . import direct, function_logs
 from .calls import Call, CallLog
 from .cloudformation import no_value_is_no_element
 from .cloudtrail import event_history
@@ -41,14 +41,14 @@ from .ec2 import corrected_ec2
 from .eventbridge import Undelivered, delivering_to_lambda
 from .guardduty import findings_by_api
 from .iam import corrected_iam
-from .lambda_api import corrected_lambda
+from .lambda_api import corrected_lambda, invoked_by_api
 from .lambda_runtime import Launcher
 from .lambda_service import Invocation, LambdaService
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
 from .sns import delivering_across_accounts
-from .sqs import feeding_from_queues
+from .sqs import feeding_from_queues, old_messages_are_held
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
 ADMINISTRATOR = "OrganizationAccountAccessRole"
@@ -133,6 +133,7 @@ class Cloud:
             stack.enter_context(no_value_is_no_element())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(event_history(self.call_log))
+            stack.enter_context(old_messages_are_held())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
             self.functions = LambdaService(
@@ -142,6 +143,8 @@ class Cloud:
                 forking(self.wound) if self.warm else Launcher(self.folder, self.wound),
             )
             stack.callback(self.functions.close)
+            self.functions.subscribe(function_logs.write)
+            stack.enter_context(invoked_by_api(self.functions))
             stack.enter_context(feeding_from_queues(self.functions.invoke, self.client))
             stack.enter_context(
                 delivering_to_lambda(self.functions.invoke_later, self.undelivered.append)

@@ -3,46 +3,57 @@
 A finding is put here by a test, as the event in which EventBridge delivers it: the API's JSON has
 the same spelling. What GuardDuty answers for an id that it does not have is not documented; here it
 leaves it out. Whether an account may archive is not modelled: have the call fail.
-Sources: API_GetFindings, API_ArchiveFindings ("Only the administrator account can archive
-findings") of https://docs.aws.amazon.com/guardduty/latest/APIReference/. Nothing here was run
-against AWS.
+
+A sample is sent to EventBridge at once, not within minutes. AWS does not say whether a second one
+of the same type is a new finding; here it is an update of the first, which is not sent: GuardDuty
+sends updates as often as the detector's FindingPublishingFrequency says.
+Sources: API_GetFindings, API_ListFindings, API_CreateSampleFindings, API_ArchiveFindings ("Only the
+administrator account can archive findings") of
+https://docs.aws.amazon.com/guardduty/latest/APIReference/. Nothing here was run against AWS.
 """
 
 import contextlib
 import copy
 import json
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from unittest import mock
 
+from moto.events.models import events_backends
 from moto.guardduty import urls
 from moto.guardduty.models import GuardDutyBackend, guardduty_backends
 from moto.guardduty.responses import GuardDutyResponse
 
-PATHS = ("{0}/detector/(?P<detector_id>[^/]+)/findings/get$",)
-PATHS += ("{0}/detector/(?P<detector_id>[^/]+)/findings/archive$",)
+FINDINGS = "{0}/detector/(?P<detector_id>[^/]+)/findings"
+PATHS = [FINDINGS + end for end in ("$", "/get$", "/archive$", "/create$")]
 # of addresses, and of addresses and domains
 LISTS = {"threatintelset": "threatIntelSetIds", "threatentityset": "threatEntitySetIds"}
-PATHS += tuple(
+PATHS += [
     f"{{0}}/detector/(?P<detector_id>[^/]+)/{kind}{one}$"
     for kind in LISTS
     for one in ("", "/(?P<list_id>[^/]+)")
-)
+]
 
 
 @contextlib.contextmanager
 def findings_by_api() -> Iterator[None]:
-    """Have GetFindings and ArchiveFindings answered until the end of the block."""
+    """Have the operations below answered until the end of the block."""
+    answers = {
+        answer.__name__: answer
+        for answer in (
+            get_findings,
+            list_findings,
+            archive_findings,
+            create_sample_findings,
+            get_administrator_account,
+        )
+    }
+    for kind in ("threat_intel", "threat_entity"):
+        answers |= {f"list_{kind}_sets": list_lists, f"get_{kind}_set": get_list}
     with (
         mock.patch.dict(urls.url_paths, dict.fromkeys(PATHS, GuardDutyResponse.dispatch)),
-        mock.patch.object(GuardDutyResponse, "get_findings", get_findings, create=True),
-        mock.patch.object(GuardDutyResponse, "archive_findings", archive_findings, create=True),
-        mock.patch.multiple(
-            GuardDutyResponse,
-            create=True,
-            **{f"list_{kind}_sets": list_lists for kind in ("threat_intel", "threat_entity")},
-            **{f"get_{kind}_set": get_list for kind in ("threat_intel", "threat_entity")},
-            get_administrator_account=get_administrator_account,
-        ),
+        mock.patch.multiple(GuardDutyResponse, create=True, **answers),
     ):
         yield
 
@@ -59,6 +70,82 @@ def keep(event: dict) -> dict:
 
 def get_findings(self: GuardDutyResponse) -> str:
     return json.dumps({"findings": _asked_for(self)})
+
+
+def list_findings(self: GuardDutyResponse) -> str:
+    """Those of the types that are asked for, the newest first; no other criterion."""
+    backend = self.guardduty_backend
+    backend.get_detector(self.path.split("/")[2])
+    criteria = (self._get_param("findingCriteria") or {}).get("criterion", {})
+    if set(criteria) - {"type"}:
+        raise NotImplementedError(f"ListFindings by {sorted(criteria)}")
+    types = criteria.get("type", {}).get("equals")
+    found = [f for f in _findings(backend).values() if types is None or f["type"] in types]
+    found.sort(key=lambda finding: finding["updatedAt"], reverse=True)
+    return json.dumps({"findingIds": [finding["id"] for finding in found]})
+
+
+def create_sample_findings(self: GuardDutyResponse) -> str:
+    backend, where = self.guardduty_backend, (self.current_account, self.region)
+    bus = events_backends[where[0]][where[1]]
+    detector = self.path.split("/")[2]
+    backend.get_detector(detector)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    for kind in self._get_param("findingTypes"):
+        known = [f for f in _findings(backend).values() if f["type"] == kind and _is_sample(f)]
+        for finding in known:
+            finding["updatedAt"] = now
+            finding["service"]["count"] += 1
+        if not known:
+            finding = _sample(kind, *where, detector, now)
+            _findings(backend)[finding["id"]] = finding
+            entry = {"Source": "aws.guardduty", "DetailType": "GuardDuty Finding"}
+            bus.put_events([entry | {"Detail": json.dumps(finding)}])
+    return "{}"
+
+
+def _is_sample(finding: dict) -> bool:
+    return finding["title"].startswith("[SAMPLE]")
+
+
+def _sample(kind: str, account_id: str, region: str, detector: str, now: str) -> dict:
+    """A sample finding about an instance, as GuardDuty fills it."""
+    name = uuid.uuid4().hex
+    return {
+        "schemaVersion": "2.0",
+        "accountId": account_id,
+        "region": region,
+        "partition": "aws",
+        "id": name,
+        "arn": f"arn:aws:guardduty:{region}:{account_id}:detector/{detector}/finding/{name}",
+        "type": kind,
+        "resource": {
+            "resourceType": "Instance",
+            "instanceDetails": {"instanceId": "i-99999999", "tags": []},
+        },
+        "service": {
+            "serviceName": "guardduty",
+            "detectorId": detector,
+            "action": {
+                "actionType": "NETWORK_CONNECTION",
+                "networkConnectionAction": {
+                    "connectionDirection": "OUTBOUND",
+                    "remoteIpDetails": {"ipAddressV4": "198.51.100.0"},
+                },
+            },
+            "resourceRole": "TARGET",
+            "additionalInfo": {"value": '{"sample":true}', "type": "default", "sample": True},
+            "eventFirstSeen": now,
+            "eventLastSeen": now,
+            "archived": False,
+            "count": 1,
+        },
+        "severity": 5,
+        "createdAt": now,
+        "updatedAt": now,
+        "title": "[SAMPLE] EC2 instance i-99999999 is communicating with a disallowed IP address.",
+        "description": "[SAMPLE] This is a sample.",
+    }
 
 
 def archive_findings(self: GuardDutyResponse) -> str:

@@ -11,14 +11,24 @@ from unittest import mock
 from urllib.parse import unquote
 
 from moto.awslambda.exceptions import LambdaClientError
-from moto.awslambda.models import LambdaFunction
+from moto.awslambda.models import LambdaBackend, LambdaFunction
 from moto.awslambda.policy import Policy
 from moto.awslambda.responses import LambdaResponse
 from moto.awslambda.urls import url_paths
 
+from .lambda_service import TooManyRequests
+
 
 class ResourceConflict(LambdaClientError):
     code = 409
+
+
+class UnknownFunction(LambdaClientError):
+    code = 404
+
+
+class Throttled(LambdaClientError):
+    code = 429
 
 
 @contextlib.contextmanager
@@ -26,6 +36,32 @@ def corrected_lambda() -> Iterator[None]:
     """Apply the corrections until the end of the block."""
     with kept_dead_letter_config(), zero_concurrency_is_shown(), permissions_are_given_once():
         yield
+
+
+def invoked_by_api(service) -> contextlib.AbstractContextManager:
+    """Invoke runs the function in the simulation; moto would start Docker.
+
+    service: `LambdaService`. Synchronous, or as `Event`; not `DryRun`, no log in the answer.
+    https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+    """
+
+    def invoke(self, function_name, qualifier, body, headers, response_headers):
+        name, where = function_name.split(":")[-1], (self.account_id, self.region_name)
+        if all(one.function_name != name for one in self.list_functions()):
+            raise UnknownFunction("ResourceNotFoundException", f"Function not found: {name}")
+        event = json.loads(body or "{}")
+        if headers.get("X-Amz-Invocation-Type") == "Event":
+            service.invoke_later(name, event, *where)
+            return ""
+        try:
+            invocation = service.invoke(name, event, *where)
+        except TooManyRequests as error:
+            raise Throttled("TooManyRequestsException", str(error)) from None
+        if invocation.error:
+            response_headers["x-amz-function-error"] = "Unhandled"
+        return json.dumps(invocation.error or invocation.result)
+
+    return mock.patch.object(LambdaBackend, "invoke", invoke)
 
 
 def zero_concurrency_is_shown():

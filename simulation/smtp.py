@@ -79,9 +79,9 @@ class MailSink:
     password that a client must give. refusal: set it to an SMTP answer such as `451 later` to have
     every message refused.
 
-    fail: `(what) -> answer`, asked at each step: `what` is CONNECT, EHLO, STARTTLS, AUTH, an
-    address (at RCPT), or DATA when the text has come. The answer is an SMTP answer, DROP, or None
-    for no fault; at EHLO, RCPT and DATA also a number of seconds to be slow.
+    fail: `(what) -> answer`, asked at each step: `what` is CONNECT, EHLO, STARTTLS, AUTH, MAIL,
+    an address (at RCPT), or DATA when the text has come. The answer is an SMTP answer, DROP, or
+    None for no fault; at EHLO, MAIL, RCPT and DATA also a number of seconds to be slow.
     """
 
     def __init__(
@@ -165,6 +165,13 @@ class MailSink:
         session.host_name = hostname
         answer = await self._fault("EHLO", server)
         return [answer] if answer else responses
+
+    async def handle_MAIL(self, server, session, envelope, address, options) -> str:  # noqa: N802
+        answer = await self._fault("MAIL", server)
+        if answer:
+            return answer
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_RCPT(self, server, session, envelope, address, options) -> str:  # noqa: N802
         answer = await self._fault(address, server)

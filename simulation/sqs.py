@@ -11,12 +11,35 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 from moto.awslambda.models import EventSourceMapping, LambdaBackend, lambda_backends
-from moto.sqs.models import sqs_backends
+from moto.sqs.exceptions import ReceiptHandleIsInvalid
+from moto.sqs.models import SQSBackend, sqs_backends
 
 INTERVAL = 0.1  # seconds between two looks at a queue where nothing new has come
 LOGGER = logging.getLogger(__name__)
+
+
+def old_messages_are_held():
+    """ChangeMessageVisibility of a message that was sent long ago.
+
+    moto refuses what would be hidden later than 12 hours after it was sent, which for an older one
+    is always. With SQS the 12 hours begin when it was received; that limit is not modelled.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html
+    """
+
+    def change_message_visibility(self, queue_name, receipt_handle, visibility_timeout):
+        queue = self.get_queue(queue_name)
+        for message in queue._messages:
+            if message.had_receipt_handle(receipt_handle):
+                message.change_visibility(visibility_timeout)
+                if message.visible and message in queue.pending_messages:
+                    queue.pending_messages.remove(message)
+                return
+        raise ReceiptHandleIsInvalid
+
+    return mock.patch.object(SQSBackend, "change_message_visibility", change_message_visibility)
 
 
 @contextlib.contextmanager

@@ -166,3 +166,26 @@ def test_what_is_missing_or_wrong_is_said(make, arguments, reason):
     code, output = make(*arguments)
 
     assert code != 0 and reason in output
+
+
+def test_what_people_look_at(make, scene, pack):
+    """What the commands do is tried in tests/deployment/test_responding.py."""
+    instance = scene.instance()
+    pack.isolate(scene.finding(instance))
+
+    code, output = make("isolated", f"REGION={REGION}")
+
+    assert code == 0 and f"make release INSTANCE={instance} REGION={REGION}" in output
+    for wrong in (
+        ["isolated"],
+        ["dlq"],
+        ["dlq", f"REGION={REGION}", "REPLAY=0"],
+        ["dlq", f"REGION={REGION}", "FINDING=a b"],
+        ["probe"],
+        ["probe", f"REGION={REGION}"],  # with mailer.yml as it was shipped
+        ["mail-test"],
+        ["mail-test", "TO=security@example.com"],
+        ["deploy-mailer"],
+    ):
+        assert make(*wrong)[0] == 2, wrong
+    assert not [c for c in scene.cloud.calls if c.operation == "CreateSampleFindings"]

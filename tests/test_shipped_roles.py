@@ -343,7 +343,7 @@ def test_the_rights_to_respond_are_what_response_and_release_declare():
     declared = set().union(
         *(actions for name in shipped.by_hand() for actions in shipped.why(name).values())
     ) - set().union(*shipped.LAMBDA.values())
-    declared |= set().union(*shipped.DEAD_LETTERS.values())
+    declared |= set().union(*shipped.BESIDES.values())
     assert allowed_to_people("Respond", "Credentials") == declared - FREE
 
 

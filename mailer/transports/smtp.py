@@ -8,6 +8,7 @@ https://docs.python.org/3/library/smtplib.html
 import contextlib
 import functools
 import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -21,6 +22,18 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 IMPLICIT_TLS = 465  # the port where TLS begins with the connection (RFC 8314)
 # Permanent by their number, yet of the configuration, not of the mail (RFC 4954).
 LOGIN_CODES = {530, 534, 535, 538}
+# What went wrong, the first that fits, for a person who does not know smtplib's names
+WHAT = (
+    (socket.gaierror, "no such host, see smtp_server"),
+    (ssl.SSLCertVerificationError, "its certificate cannot be trusted"),
+    (ssl.SSLError, "no TLS on smtp_port: with 465 it begins at once, with any other by STARTTLS"),
+    (TimeoutError, "no answer: is smtp_port right, and open from here?"),
+    (ConnectionRefusedError, "refuses connections: is smtp_port right?"),
+    (smtplib.SMTPAuthenticationError, "login refused, see smtp_username and smtp_password"),
+    (smtplib.SMTPSenderRefused, "sender refused, see from_address"),
+    (smtplib.SMTPRecipientsRefused, "recipient refused"),
+    (smtplib.SMTPDataError, "mail refused"),
+)
 
 
 class Smtp(Mail):
@@ -74,16 +87,20 @@ class Smtp(Mail):
         connection.sock.settimeout(self.patience)
         try:
             refused = connection.sendmail(sender(mail), recipients, mail.as_bytes())
+            what = "recipient refused"
         except smtplib.SMTPRecipientsRefused as error:
-            refused = error.recipients
+            refused, what = error.recipients, _what(error)
         except smtplib.SMTPResponseException as error:
             refused = dict.fromkeys(recipients, (error.smtp_code, error.smtp_error))
+            what = _what(error)
         except OSError:
             self._drop()
             raise
         return [
             Failure(
-                recipient, f"{code} {self._text(answer)}", code >= 500 and code not in LOGIN_CODES
+                recipient,
+                f"{what}: {code} {self._text(answer)}",
+                code >= 500 and code not in LOGIN_CODES,
             )
             for recipient, (code, answer) in refused.items()
         ]
@@ -156,6 +173,12 @@ class Smtp(Mail):
         return one_line(self.means.secrets.hide(text))
 
     def _reason(self, error: OSError) -> str:
+        said = describe(error)
         if isinstance(error, smtplib.SMTPResponseException):
-            return f"{error.smtp_code} {self._text(error.smtp_error)}"
-        return describe(error)
+            said = f"{error.smtp_code} {self._text(error.smtp_error)}"
+        what = _what(error)
+        return f"{what}: {said}" if what else said
+
+
+def _what(error: Exception) -> str:
+    return next((words for kind, words in WHAT if isinstance(error, kind)), "")

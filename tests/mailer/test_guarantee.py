@@ -224,7 +224,7 @@ def test_who_has_it_is_known_to_the_next_process_too(post, sink):
     sink.fail = lambda what: next(answers, None) if what == TO[1] else None
     loop = post.loop(sink)
     loop.once(passes=1)
-    assert f"{TO[1]}: 450 mailbox busy" in "".join(loop.kept.values())
+    assert f"{TO[1]}: recipient refused: 450 mailbox busy" in "".join(loop.kept.values())
     assert TO[0] not in "".join(loop.kept.values())
     post.loop(sink).once()
     assert post.arrived(sink) == [("f-1", TO[0]), ("f-1", TO[1])]
@@ -332,7 +332,7 @@ def test_the_three_ways_in_do_the_same(post, sink, monkeypatch, caplog, way, ref
         return
     assert told == [
         "NOT DELIVERED: policy=a-policy finding=f-1 instance=i-0abc1234def567890"
-        f" account=111122223333 region=us-west-2: {TO[1]}: 550 no such user."
+        f" account=111122223333 region=us-west-2: {TO[1]}: recipient refused: 550 no such user."
         " The message was kept; the dead-letter queue gets it."
     ]
     assert post.count() == (1, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from custom_actions.finding import is_sample
 from custom_actions.finding_file import camel_case
 from simulation import guardduty
 
@@ -47,3 +48,27 @@ def test_threat_lists_and_the_administrator_are_read(cloud):
     client.enable_organization_admin_account(AdminAccountId="444455556666")
     shown = client.get_administrator_account(**key)["Administrator"]
     assert shown["AccountId"] == "444455556666"
+
+
+def test_a_sample_is_listed_and_sent_and_a_second_one_is_an_update(cloud, make_function, make_rule):
+    client = cloud.client("guardduty", ACCOUNT, REGION)
+    detector = client.create_detector(Enable=True)["DetectorId"]
+    arn = make_function("heard", {"main.py": "def run(event, context):\n    return event\n"})
+    make_rule("heard", json.dumps({"detail-type": ["GuardDuty Finding"]}), arn)
+    kind = "UnauthorizedAccess:EC2/MaliciousIPCaller.Custom"
+
+    for _ in range(2):
+        client.create_sample_findings(DetectorId=detector, FindingTypes=[kind])
+        cloud.wait_idle()
+
+    criteria = {"Criterion": {"type": {"Equals": [kind]}}}
+    (name,) = client.list_findings(DetectorId=detector, FindingCriteria=criteria)["FindingIds"]
+    (found,) = client.get_findings(DetectorId=detector, FindingIds=[name])["Findings"]
+    assert found["Service"]["Count"] == 2
+    (invocation,) = cloud.invocations
+    event = invocation.event
+    assert (event["account"], event["region"], event["detail"]["id"]) == (ACCOUNT, REGION, name)
+    assert is_sample(event) and is_sample({"detail": camel_case(found)})
+    criteria = {"Criterion": {"type": {"Equals": ["Other"]}}}
+    asked = client.list_findings(DetectorId=detector, FindingCriteria=criteria)
+    assert asked["FindingIds"] == []

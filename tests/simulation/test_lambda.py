@@ -6,6 +6,8 @@ import time
 from collections import defaultdict
 
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from simulation.cloud import Cloud
 from simulation.lambda_service import TooManyRequests
@@ -404,3 +406,28 @@ def test_a_template_that_cannot_import_says_so(cloud, make_function, invoke):
         modules.append("no_such_module")
     with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
         invoke("probe")
+
+
+def test_by_the_api_and_what_it_logs(cloud, make_function):
+    client = cloud.client("lambda", ACCOUNT, REGION)
+    logs = cloud.client("logs", ACCOUNT, REGION)
+    make_function("echo", {"main.py": ECHO})
+    make_function("fail", {"main.py": FAIL})
+
+    done = client.invoke(FunctionName="echo", Payload=b'{"a": 1}')
+    failed = client.invoke(FunctionName="fail", Payload=b"{}")
+
+    assert json.loads(done["Payload"].read()) == {"a": 1} and "FunctionError" not in done
+    assert failed["FunctionError"] == "Unhandled"
+    assert json.loads(failed["Payload"].read())["errorMessage"] == "no luck"
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.invoke(FunctionName="gone", Payload=b"{}")
+    client.put_function_concurrency(FunctionName="echo", ReservedConcurrentExecutions=0)
+    with pytest.raises(ClientError, match="TooManyRequestsException"):
+        cloud.session(ACCOUNT, REGION).client(
+            "lambda", config=Config(retries={"total_max_attempts": 1})
+        ).invoke(FunctionName="echo", Payload=b"{}")
+    lines = logs.filter_log_events(logGroupName="/aws/lambda/echo", filterPattern="got")["events"]
+    assert ["{'a': 1}" in line["message"] for line in lines] == [True]
+    with pytest.raises(logs.exceptions.ResourceNotFoundException):
+        logs.filter_log_events(logGroupName="/aws/lambda/gone")

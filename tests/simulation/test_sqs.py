@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+from moto.sqs.models import sqs_backends
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 # Fails the messages whose body says so, or the whole batch, or answers what Lambda cannot read.
@@ -129,3 +130,16 @@ def test_a_mapping_that_is_deleted_or_disabled_takes_nothing(cloud, sqs, queue, 
     assert not ran.wait(0.3)
     cloud.client("lambda", ACCOUNT, REGION).delete_event_source_mapping(UUID=uuid)
     assert left(sqs, queue) == 1
+
+
+def test_a_message_that_was_sent_days_ago_can_be_put_back(sqs, queue):
+    url, _ = queue
+    sqs.send_message(QueueUrl=url, MessageBody="old")
+    (kept,) = sqs_backends[ACCOUNT][REGION].queues["queue"]._messages
+    kept.sent_timestamp -= 2 * 86_400_000
+    (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    held = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
+    sqs.change_message_visibility(**held, VisibilityTimeout=900)
+    assert "Messages" not in sqs.receive_message(QueueUrl=url)
+    sqs.change_message_visibility(**held, VisibilityTimeout=0)
+    assert len(sqs.receive_message(QueueUrl=url)["Messages"]) == 1
