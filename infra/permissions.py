@@ -37,6 +37,8 @@ INTERFACES = {"ec2:DescribeNetworkInterfaces"}  # a guard's event may name one
 DEAD_LETTERS = {
     "`aws lambda invoke`, for a dead letter": {"lambda:InvokeFunction"},
     "dead letters, `make mail-dlq`": {
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
         "sqs:ChangeMessageVisibility",
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
@@ -57,6 +59,8 @@ class Loader(yaml.SafeLoader):
 
 
 def _sub(loader, node):
+    if isinstance(node, yaml.SequenceNode):  # with values of its own, which nobody here asks for
+        return loader.construct_sequence(node, deep=True)[0]
     return node.value.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
 
 

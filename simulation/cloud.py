@@ -46,8 +46,8 @@ from .lambda_service import Invocation, LambdaService
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
-from .sns import delivering_across_accounts
-from .sqs import feeding_from_queues
+from .sns import corrected_sns
+from .sqs import feeding_from_queues, queues_have_policies
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
 ADMINISTRATOR = "OrganizationAccountAccessRole"
@@ -129,7 +129,8 @@ class Cloud:
             stack.enter_context(findings_by_api())
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
-            stack.enter_context(delivering_across_accounts())
+            stack.enter_context(corrected_sns())
+            stack.enter_context(queues_have_policies())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
             self.functions = LambdaService(

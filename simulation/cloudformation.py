@@ -51,17 +51,20 @@ class Subscription(CloudFormationModel):
         cls, resource_name, cloudformation_json, account_id, region_name, **kwargs
     ):
         properties = cloudformation_json["Properties"]
-        unknown = set(properties) - {"TopicArn", "Protocol", "Endpoint"}
+        unknown = set(properties) - {"TopicArn", "Protocol", "Endpoint", "RedrivePolicy"}
         if unknown:
             raise NotImplementedError(f"AWS::SNS::Subscription: {sorted(unknown)}")
         subscription = sns_backends[account_id][region_name].subscribe(
             properties["TopicArn"], properties["Endpoint"], properties["Protocol"]
         )
+        if "RedrivePolicy" in properties:
+            redrive = json.dumps(properties["RedrivePolicy"])
+            subscription.attributes["RedrivePolicy"] = redrive
         return cls(subscription.arn)
 
 
 class TopicPolicy(CloudFormationModel):
-    """AWS::SNS::TopicPolicy on topics given by their ARNs. moto does not enforce it."""
+    """AWS::SNS::TopicPolicy on topics given by their ARNs; simulation/sns.py enforces it."""
 
     def __init__(self, name: str):
         self.physical_resource_id = name
@@ -86,7 +89,7 @@ class TopicPolicy(CloudFormationModel):
 
 
 class QueuePolicy(CloudFormationModel):
-    """AWS::SQS::QueuePolicy on queues given by their URLs. moto does not enforce it."""
+    """AWS::SQS::QueuePolicy on queues given by their URLs; simulation/sqs.py enforces it."""
 
     def __init__(self, name: str):
         self.physical_resource_id = name

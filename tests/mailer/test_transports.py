@@ -183,7 +183,9 @@ def topic(cloud):
     """A topic and a queue that hears what is published to it; a function gives that."""
     sns, sqs = cloud.client("sns", ACCOUNT, REGION), cloud.client("sqs", ACCOUNT, REGION)
     arn = sns.create_topic(Name="records")["TopicArn"]
-    url = sqs.create_queue(QueueName="ears")["QueueUrl"]
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}
+    policy = json.dumps({"Statement": [allow]})
+    url = sqs.create_queue(QueueName="ears", Attributes={"Policy": policy})["QueueUrl"]
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:{ACCOUNT}:ears")
 
     def heard():
