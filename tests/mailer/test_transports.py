@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from mailer.accounts import Accounts
 from mailer.message import Message
 from mailer.render import Templates
 from mailer.transports.record import document
@@ -141,7 +142,7 @@ def test_a_target_that_mailer_yml_does_not_list(post, sink, web, slack, splunk, 
 
 def test_the_slack_template_of_the_pack(post, sink, web, slack):
     data = post.message(headline='a "quoted" <https://evil.example|headline> & more')
-    templates = Templates(ROOT / "mailer" / "templates")
+    templates = Templates(ROOT / "mailer" / "templates", Accounts({}, None))
     text = templates.render("slack", data, data["resources"], "security")
     made = json.loads(text)
     assert made["channel"] == "security"
