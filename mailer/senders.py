@@ -55,10 +55,9 @@ class Senders:
         """Permanent when a message is of a topic that may not have sent it."""
         if message.kind == ENDED:
             raise Permanent(
-                f"the subscription of {message.topic} was ended: what is published there is not "
-                "mailed any more. If that was not meant, subscribe again from that account and "
-                f"region: aws sns subscribe --topic-arn {message.topic} --protocol sqs "
-                "--notification-endpoint <MailQueueArn>"
+                f"the subscription of {message.topic or '(no ARN)'} was ended: what is published "
+                "there is not mailed any more. If that was not meant, subscribe again from that "
+                "account and region: docs/mailer.md, One central queue"
             )
         if message.kind == ASKED:
             self._check_topic(message.topic)
@@ -70,8 +69,8 @@ class Senders:
         others = sorted({str(one) for one in named if one} - {account})
         if others and account not in self._administrators:
             raise Permanent(
-                f"a message of {message.topic} about another account, {', '.join(others)}: only "
-                f"topics of {ADMINISTRATORS} of mailer.yml may send such"
+                f"only topics of {ADMINISTRATORS} of mailer.yml may send mails about other "
+                f"accounts: {message.topic} about {', '.join(others)}"
             )
 
     def _check_topic(self, topic: str) -> None:
@@ -83,9 +82,9 @@ class Senders:
         elif any(_is_like(pattern, topic) for pattern in self._patterns):
             return
         raise Permanent(
-            f"{topic or 'a topic without an ARN'} is not confirmed, since mailer.yml does not know "
-            f"it: add its account to {KEY}, or the topic to {TOPICS}, deploy the mailer and send "
-            "this message back within two days of its sending"
+            f"not confirmed, since mailer.yml does not know {topic or 'a topic without an ARN'}: "
+            f"add its account to {KEY}, or the topic to {TOPICS}, deploy the mailer, and send this "
+            "back within two days"
         )
 
     def confirm(self, message: Message) -> None:

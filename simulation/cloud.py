@@ -35,7 +35,7 @@ from werkzeug.serving import make_server
 
 from . import direct
 from .calls import Call, CallLog
-from .cloudformation import no_value_is_no_element
+from .cloudformation import keys_have_their_policies, no_value_is_no_element
 from .ec2 import corrected_ec2
 from .eventbridge import Undelivered, delivering_to_lambda
 from .guardduty import findings_by_api
@@ -129,6 +129,7 @@ class Cloud:
             stack.enter_context(findings_by_api())
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
+            stack.enter_context(keys_have_their_policies())
             stack.enter_context(corrected_sns())
             stack.enter_context(queues_have_policies())
             stack.enter_context(self.call_log.recording())

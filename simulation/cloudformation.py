@@ -14,6 +14,7 @@ from unittest import mock
 from moto.cloudformation import parsing
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
+from moto.kms.models import KmsBackend
 from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
@@ -30,6 +31,18 @@ def no_value_is_no_element():
         return cleaned
 
     return mock.patch.object(parsing, "clean_json", clean_json)
+
+
+def keys_have_their_policies():
+    """The policy of a key of a stack is a text, as KMS has it. moto keeps the template's mapping,
+    over which its own calls to the key stumble."""
+    create = KmsBackend.create_key
+
+    def create_key(self, policy, *args, **kwargs):
+        text = json.dumps(policy) if isinstance(policy, dict) else policy
+        return create(self, text, *args, **kwargs)
+
+    return mock.patch.object(KmsBackend, "create_key", create_key)
 
 
 class Subscription(CloudFormationModel):

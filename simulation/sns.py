@@ -15,6 +15,7 @@ from unittest import mock
 
 from moto.core.responses import ActionResult
 from moto.kms.models import kms_backends
+from moto.moto_server.werkzeug_app import UNSIGNED_ACTIONS
 from moto.sns.exceptions import SNSException, SNSInvalidParameter
 from moto.sns.models import SNSBackend, Subscription, sns_backends
 from moto.sns.responses import SNSResponse
@@ -150,10 +151,11 @@ def subscriptions_across_accounts_are_pending():
 
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.object(SNSBackend, "subscribe", subscribe_or_ask))
-    stack.enter_context(mock.patch.object(SNSResponse, "subscribe", answer))
-    stack.enter_context(
-        mock.patch.object(SNSResponse, "confirm_subscription", confirm_subscription)
-    )
+    responses = {"subscribe": answer, "confirm_subscription": confirm_subscription}
+    stack.enter_context(mock.patch.multiple(SNSResponse, **responses))
+    # moto's server knows no unsigned call of SNS; the region is that of the topic anyway.
+    unsigned = {"ConfirmSubscription": ("sns", "us-east-1")}
+    stack.enter_context(mock.patch.dict(UNSIGNED_ACTIONS, unsigned))
     return stack
 
 
