@@ -81,11 +81,12 @@ def account_stack(
 ) -> None:
     """What one account and region needs before a deploy; more parameters of infra/account.yml.
 
-    The administrator may publish, as one who releases.
+    The administrator may publish, and the role `responder`: those who release.
     """
+    responder = administrator(account_id).replace(ADMINISTRATOR, "responder")
     parameters = {
         "MailQueueArn": mail_queue_arn,
-        "PublisherArns": administrator(account_id),
+        "PublisherArns": f"{administrator(account_id)},{responder}",
     } | parameters
     stack(cloud, "account.yml", account_id, region, "guardduty-response", **parameters)
 
