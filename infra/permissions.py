@@ -54,6 +54,8 @@ BESIDES = {
         "ec2:DescribeTags",
     },
     "dead letters, `make dlq`, `make mail-dlq`": {
+        "kms:Decrypt",
+        "kms:GenerateDataKey",
         "sqs:ChangeMessageVisibility",
         "sqs:DeleteMessage",
         "sqs:GetQueueAttributes",
@@ -75,6 +77,8 @@ class Loader(yaml.SafeLoader):
 
 
 def _sub(loader, node):
+    if isinstance(node, yaml.SequenceNode):  # with values of its own, which nobody here asks for
+        return loader.construct_sequence(node, deep=True)[0]
     return node.value.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
 
 

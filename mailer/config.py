@@ -2,8 +2,9 @@
 
 The keys are c7n_mailer's own, checked by its schema; what it does not know, and what is peculiar to
 one way out, is checked by that transport. `account_emails` has one more entry, `default`, which the
-stock tool reads as an account that never occurs; `recipients` and `sample_emails` are this mailer's
-own (known.py). Where a check fails, the error names the key.
+stock tool reads as an account that never occurs; `recipients` and `sample_emails` (known.py),
+`accounts` and `describe_accounts` (accounts.py), `topics` and `administrator_accounts` (senders.py)
+are this mailer's own. Where a check fails, the error names the key.
 """
 
 import ipaddress
@@ -14,11 +15,13 @@ from urllib.parse import urlsplit
 import yaml
 from c7n_mailer.utils import setup_defaults
 
-from . import known, transports
+from . import accounts, known, senders, transports
+from .accounts import Accounts, problems_of_emails
 from .delivery import Courier
 from .known import ADDRESS, Known
 from .render import Templates
 from .secrets import ENVIRONMENT, Secrets
+from .senders import Senders
 from .stock import DEFAULT, Addresses
 from .transport import Means
 
@@ -47,7 +50,8 @@ class ConfigError(Exception):
 
 
 def load(path: Path) -> dict:
-    """The checked configuration, with c7n_mailer's defaults. OSError when there is no such file."""
+    """The checked configuration, with c7n_mailer's defaults, and what is used of accounts.yml
+    instead of its path. OSError when there is no such file."""
     try:
         config = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -55,6 +59,12 @@ def load(path: Path) -> dict:
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: no mapping of keys")
     problems = check(config)
+    if not problems and accounts.KEY in config:
+        listed, emails, problems = accounts.read(path.parent / config[accounts.KEY])
+        config[accounts.KEY] = listed
+        for account, more in emails.items():
+            all_ = [*config["account_emails"].get(account, []), *more]
+            config["account_emails"][account] = list(dict.fromkeys(all_))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     config.setdefault("timeout", TIMEOUT)
@@ -70,7 +80,7 @@ def check(config: dict) -> list[str]:
     import jsonschema
     from c7n_mailer.cli import CONFIG_SCHEMA
 
-    own = {known.KEY, known.SAMPLES} | {
+    own = {known.KEY, known.SAMPLES, *accounts.OWN_KEYS, *senders.OWN_KEYS} | {
         key for transport in transports.TRANSPORTS for key in transport.own_keys
     }
     stock = {key: value for key, value in config.items() if key not in own}
@@ -101,8 +111,10 @@ def _own_checks(config: dict):
         yield "from_address: must be an e-mail address"
     yield from _check_account_emails(config.get("account_emails", {}))
     if known.SAMPLES in config:
-        yield from _check_emails(known.SAMPLES, config[known.SAMPLES])
+        yield from problems_of_emails(known.SAMPLES, config[known.SAMPLES])
     yield from known.check(config)
+    yield from accounts.check(config)
+    yield from senders.check(config)
     for key in NOT_USED:
         if key in config:
             yield f"{key}: this mailer does not use it; remove it"
@@ -142,28 +154,19 @@ def _is_local(url: str) -> bool:
         return host == "localhost"
 
 
-def _check_account_emails(accounts: dict):
-    if DEFAULT not in accounts:
+def _check_account_emails(listed: dict):
+    if DEFAULT not in listed:
         yield (
             f"account_emails.{DEFAULT}: missing; the findings of an account that is not listed "
             "would be mailed to nobody"
         )
-    for account, emails in accounts.items():
+    for account, emails in listed.items():
         key = f"account_emails.{account}"
         if account != DEFAULT and not (
             isinstance(account, str) and re.fullmatch(r"[0-9]{12}", account)
         ):
             yield f'{key}: must be "{DEFAULT}" or an account id of 12 digits, in quotes'
-        yield from _check_emails(key, emails)
-
-
-def _check_emails(key: str, emails: object):
-    if not isinstance(emails, list) or not emails:
-        yield f"{key}: must be a list of at least one address"
-        return
-    for email in emails:
-        if not isinstance(email, str) or not ADDRESS.fullmatch(email):
-            yield f"{key}: {email!r} is not an e-mail address (user@domain.example)"
+        yield from problems_of_emails(key, emails)
 
 
 def environment_references(config: dict) -> list[str]:
@@ -180,12 +183,14 @@ def courier(config: dict, session, secrets: Secrets, templates: Path | None = No
     """What delivers by a configuration. session: boto3's. templates: a folder; by default the one
     of this package."""
     allowed = Known(config)
+    named = Accounts(config, session)
     means = Means(
         config,
         session,
         secrets,
         allowed,
         Addresses(config, session, allowed),
-        Templates(templates or HERE / "templates"),
+        Templates(templates or HERE / "templates", named),
     )
-    return Courier([transport(means) for transport in transports.TRANSPORTS])
+    ways = [transport(means) for transport in transports.TRANSPORTS]
+    return Courier(ways, Senders(config, named, session))

@@ -9,7 +9,7 @@ import json
 
 from .delivery import Courier
 from .errors import Permanent
-from .message import ATTEMPTS, FIRST_SENT, Message
+from .message import ABOUT_SUBSCRIPTIONS, ATTEMPTS, FIRST_SENT, Message
 from .queue import Queue
 
 
@@ -68,8 +68,11 @@ def tell(message: Message, courier: Courier) -> str:
         "no fault in the message: its recipients were refused (the log of the mailer says how), "
         "or what was wrong has been repaired. Send it back to try again"
     )
+    what = f"policy {about['policy']}"
+    if message.kind in ABOUT_SUBSCRIPTIONS:
+        what = str(message)
     lines = [
-        f"{message.sent_at:%Y-%m-%d %H:%M:%S} UTC  policy {about['policy']}",
+        f"{message.sent_at:%Y-%m-%d %H:%M:%S} UTC  {what}",
         f"  finding  {about['finding']}",
         f"  instance {about['instance']}, account {about['account']}, region {about['region']}",
         f"  why      {why}",

@@ -4,8 +4,9 @@ import logging
 import time
 
 from .errors import Failure, are_permanent, failure
-from .message import Message
+from .message import ABOUT_SUBSCRIPTIONS, ASKED, Message
 from .queue import Queue
+from .senders import Senders
 from .transport import Parcel, Transport, label
 
 log = logging.getLogger("mailer")
@@ -40,17 +41,21 @@ class Memory:
 
 class Courier:
     """transports: independent of each other: one that fails does not keep a message from the
-    others."""
+    others. senders: whose messages are delivered."""
 
-    def __init__(self, transports: list[Transport]):
+    def __init__(self, transports: list[Transport], senders: Senders):
         self.transports = transports
+        self.senders = senders
         self.memory = Memory()
 
     def deliver(self, message: Message) -> list[Failure]:
         """Send to everybody who does not have it yet, and note in the message who has it now.
 
-        Returns who did not get it; nothing is raised, since one message must not stop others.
+        Returns who did not get it; nothing is raised, since one message must not stop others. A
+        message of SNS itself is answered instead.
         """
+        if message.kind in ABOUT_SUBSCRIPTIONS:
+            return self._answered(message)
         parcels, failures = self._packed(message)
         sent = []
         for parcel in parcels:
@@ -85,8 +90,20 @@ class Courier:
         for transport in self.transports:
             transport.close()
 
+    def _answered(self, message: Message) -> list[Failure]:
+        """What keeps a subscription from being confirmed."""
+        try:
+            self.senders.check(message)
+            self.senders.confirm(message)
+        except Exception as error:  # noqa: BLE001  as for a transport
+            return [failure("subscription", error)]
+        return []
+
     def _packed(self, message: Message) -> tuple[list[Parcel], list[Failure]]:
         try:
+            self.senders.check(message)
+            if message.kind == ASKED:
+                return [], []
             to, _ = message.to, message.key
         except Exception as error:  # noqa: BLE001  whatever is in a message
             return [], [failure("message", error)]

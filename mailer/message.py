@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from .errors import Permanent, one_line
+from .topics import ARN
 
 # A message that was put back as a copy (see queue.py) carries these.
 DELIVERED = "mailer-delivered"  # digests of the targets that have it, a blank between two
@@ -23,6 +24,8 @@ FIRST_SENT = "mailer-first-sent"  # milliseconds since 1970
 ORIGIN = "mailer-origin"  # the id of the first message
 NOTES = (DELIVERED, ATTEMPTS, FIRST_SENT, ORIGIN)
 
+# What SNS itself sends to a queue.
+ASKED, ENDED = ABOUT_SUBSCRIPTIONS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
 NOT_OURS = "not a message of Custodian's notify"
 # Bytes. `notify` sends 256 KiB at most and such text shrinks to a tenth or so: more is a bomb.
 LARGEST = 16 * 2**20
@@ -103,10 +106,26 @@ class Message:
         except Permanent as error:
             return error
 
+    @cached_property
+    def envelope(self) -> dict:
+        """What SNS put around it, {} where it did not come from a topic."""
+        with contextlib.suppress(ValueError, RecursionError):
+            return _mapping_or_empty(json.loads(self.body))
+        return {}
+
+    @property
+    def topic(self) -> str:
+        """The ARN of the topic that it came from, "" when it came from none."""
+        arn = str(self.envelope.get("TopicArn"))
+        return arn if ARN.fullmatch(arn) else ""
+
+    @property
+    def kind(self) -> object:
+        """SNS's `Type`: a notification, or that a subscription is to be confirmed, or has ended."""
+        return self.envelope.get("Type")
+
     def _unpacked(self) -> object:
-        body = self.body
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-            body = json.loads(body)["Message"]
+        body = self.envelope.get("Message", self.body)
         try:
             unpack = zlib.decompressobj()
             text = unpack.decompress(base64.b64decode(body, validate=True), LARGEST)
@@ -189,12 +208,13 @@ class Message:
         except Permanent:
             data, detail = {}, {}
         instance = _mapping(_mapping(detail, "resource"), "instanceDetails").get("instanceId")
+        region, account = ARN.fullmatch(self.topic).groups() if self.topic else (None, None)
         values = {
             "policy": _mapping(data, "policy").get("name"),
             "finding": detail.get("id"),
             "instance": instance,
-            "account": detail.get("accountId") or data.get("account_id"),
-            "region": data.get("region"),
+            "account": detail.get("accountId") or data.get("account_id") or account,
+            "region": data.get("region") or region,
         }
         return {name: one_line(value or "-", 80) for name, value in values.items()}
 
@@ -203,6 +223,8 @@ class Message:
         return datetime.fromtimestamp(self.sent / 1000, UTC)
 
     def __str__(self) -> str:
+        if self.topic and self.kind in ABOUT_SUBSCRIPTIONS:
+            return f"{self.kind} of {self.topic}"
         return " ".join(f"{name}={value}" for name, value in self.about.items())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from c7n_mailer.utils import get_jinja_env
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from .accounts import Accounts
 from .errors import Permanent, describe
 
 HANDED_ON = ("account", "account_id", "partition", "region", "event", "action", "policy")
@@ -33,11 +34,13 @@ def sandbox(folder: Path) -> ImmutableSandboxedEnvironment:
 class Templates:
     """The files NAME.j2 of one folder; those that begin with `_` are parts of others.
 
-    They have c7n_mailer's filters and functions, and the variables that c7n_mailer hands on.
+    They have c7n_mailer's filters and functions, the variables that c7n_mailer hands on, and
+    `known_account`: what `accounts` knows of the account that the message is about.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, accounts: Accounts):
         self._environment = sandbox(folder)
+        self._accounts = accounts
 
     @property
     def names(self) -> list[str]:
@@ -56,10 +59,16 @@ class Templates:
             recipient=recipient,
             resources=resources,
             execution_start=_started(data),
+            known_account=self._accounts.about(_account_id(data)),
         )
         if not text.strip():
             raise Permanent(f"the template {name!r} renders to nothing")
         return text
+
+
+def _account_id(data: dict) -> object:
+    detail = data["event"].get("detail")
+    return (isinstance(detail, dict) and detail.get("accountId")) or data.get("account_id")
 
 
 def _started(data: dict) -> str:

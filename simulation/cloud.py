@@ -35,7 +35,7 @@ from werkzeug.serving import make_server
 
 from . import direct, function_logs
 from .calls import Call, CallLog
-from .cloudformation import no_value_is_no_element
+from .cloudformation import keys_have_their_policies, no_value_is_no_element
 from .cloudtrail import event_history
 from .ec2 import corrected_ec2
 from .eventbridge import Undelivered, delivering_to_lambda
@@ -47,8 +47,8 @@ from .lambda_service import Invocation, LambdaService
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
-from .sns import delivering_across_accounts
-from .sqs import feeding_from_queues, old_messages_are_held
+from .sns import corrected_sns
+from .sqs import feeding_from_queues, old_messages_are_held, queues_have_policies
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
 ADMINISTRATOR = "OrganizationAccountAccessRole"
@@ -131,9 +131,11 @@ class Cloud:
             stack.enter_context(findings_by_api())
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
-            stack.enter_context(delivering_across_accounts())
             stack.enter_context(event_history(self.call_log))
             stack.enter_context(old_messages_are_held())
+            stack.enter_context(keys_have_their_policies())
+            stack.enter_context(corrected_sns())
+            stack.enter_context(queues_have_policies())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
             self.functions = LambdaService(

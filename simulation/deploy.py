@@ -48,9 +48,15 @@ def stack(
     return {output["OutputKey"]: output["OutputValue"] for output in made.get("Outputs", [])}
 
 
-def mailer_stack(cloud: Cloud, account_id: str, region: str) -> dict[str, str]:
-    """The central mail queue, with its alarms; its outputs MailQueueUrl and MailQueueArn."""
-    parameters = {"AlarmTopicArn": alarm_topic(account_id, region)}
+def mailer_stack(cloud: Cloud, account_id: str, region: str, **parameters: str) -> dict[str, str]:
+    """The central mail queue, with its alarms; its outputs MailQueueUrl and MailQueueArn.
+
+    parameters: more of infra/mailer.yml. The administrator may send, as one who runs the mailer.
+    """
+    parameters = {
+        "AlarmTopicArn": alarm_topic(account_id, region),
+        "SenderArns": administrator(account_id),
+    } | parameters
     return stack(cloud, "mailer.yml", account_id, region, "guardduty-response-mailer", **parameters)
 
 
@@ -58,6 +64,11 @@ def alarm_stack(cloud: Cloud, account_id: str, region: str) -> None:
     """The alarms of what is deployed to an account and region."""
     parameters = {"AlarmTopicArn": alarm_topic(account_id, region)}
     stack(cloud, "alarms.yml", account_id, region, "guardduty-response-alarms", **parameters)
+
+
+def administrator(account_id: str) -> str:
+    """The role that the simulation works as in an account."""
+    return f"arn:aws:iam::{account_id}:role/{ADMINISTRATOR}"
 
 
 def alarm_topic(account_id: str, region: str) -> str:
@@ -68,8 +79,15 @@ def alarm_topic(account_id: str, region: str) -> str:
 def account_stack(
     cloud: Cloud, account_id: str, region: str, mail_queue_arn: str, **parameters: str
 ) -> None:
-    """What one account and region needs before a deploy; more parameters of infra/account.yml."""
-    parameters["MailQueueArn"] = mail_queue_arn
+    """What one account and region needs before a deploy; more parameters of infra/account.yml.
+
+    The administrator may publish, and the role `responder`: those who release.
+    """
+    responder = administrator(account_id).replace(ADMINISTRATOR, "responder")
+    parameters = {
+        "MailQueueArn": mail_queue_arn,
+        "PublisherArns": f"{administrator(account_id)},{responder}",
+    } | parameters
     stack(cloud, "account.yml", account_id, region, "guardduty-response", **parameters)
 
 

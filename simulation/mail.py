@@ -31,7 +31,10 @@ def settings(
 ) -> Path:
     """A mailer.yml for the simulation: the shipped one (or `config`) with the queue, the sink as
     mail server and the `changes`; a key that is None is left out. Returns the file."""
-    made = yaml.safe_load(config.read_text()) | {
+    read = yaml.safe_load(config.read_text())
+    if "accounts" in read:
+        read["accounts"] = str(config.parent / read["accounts"])
+    made = read | {
         "queue_url": queue_url,
         "endpoint_url": cloud.endpoint,
         "region": region,

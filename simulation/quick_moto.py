@@ -16,6 +16,9 @@ from moto.core.serialize import MISSING, AttributePicker, AttributePickerContext
 from moto.core.utils import get_value
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
+from moto.sns.models import Subscription
+
+MAKE_KEY = Subscription.private_key
 
 
 @contextlib.contextmanager
@@ -26,6 +29,7 @@ def quick_moto() -> Iterator[None]:
         modules_are_listed_once(),
         transformers_are_found_once(),
         tags_are_looked_up(),
+        messages_are_signed_with_one_key(),
     ):
         yield
 
@@ -68,6 +72,16 @@ def transformers_are_found_once():
         return transform(value) if transform else value
 
     return mock.patch.object(AttributePicker, "__call__", __call__)
+
+
+def messages_are_signed_with_one_key():
+    """For each subscription moto makes an RSA key, to sign what it delivers. Nobody checks that."""
+    return mock.patch.object(Subscription, "private_key", lambda self: _key())
+
+
+@functools.cache
+def _key():
+    return MAKE_KEY(None)
 
 
 def tags_are_looked_up():

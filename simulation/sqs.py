@@ -1,22 +1,36 @@
-"""SQS as event source of Lambda functions: moto invokes through Docker, inside of SendMessage.
+"""The SQS double: who may send and receive, and queues as event source of Lambda functions.
 
-A thread for each event source mapping takes messages off the queue with the function's own role,
-as Lambda does, invokes the function, and deletes what it did not report as failed. Where this
-differs from Lambda: one batch at a time, no batching window, no filter, no slowing down when the
-function fails, and a message that has become visible again is noticed after INTERVAL.
+moto invokes functions through Docker, inside of SendMessage. Here a thread for each event source
+mapping takes messages off the queue with the function's own role, as Lambda does, invokes the
+function, and deletes what it did not report as failed. Where this differs from Lambda: one batch at
+a time, no batching window, no filter, no slowing down when the function fails, and a message that
+has become visible again is noticed after INTERVAL.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from unittest import mock
 
 from moto.awslambda.models import EventSourceMapping, LambdaBackend, lambda_backends
-from moto.sqs.exceptions import ReceiptHandleIsInvalid
+from moto.sqs.exceptions import ReceiptHandleIsInvalid, SQSException
 from moto.sqs.models import SQSBackend, sqs_backends
+from moto.sqs.responses import SQSResponse
 
+from . import policies
+
+# The calls that a queue's policy may be about -> what IAM calls them.
+ENFORCED = {
+    "send_message": "sqs:SendMessage",
+    "send_message_batch": "sqs:SendMessage",
+    "receive_message": "sqs:ReceiveMessage",
+    "delete_message": "sqs:DeleteMessage",
+    "change_message_visibility": "sqs:ChangeMessageVisibility",
+    "get_queue_attributes": "sqs:GetQueueAttributes",
+}
 INTERVAL = 0.1  # seconds between two looks at a queue where nothing new has come
 LOGGER = logging.getLogger(__name__)
 
@@ -40,6 +54,49 @@ def old_messages_are_held():
         raise ReceiptHandleIsInvalid
 
     return mock.patch.object(SQSBackend, "change_message_visibility", change_message_visibility)
+
+
+def queues_have_policies():
+    """The calls in ENFORCED are refused where the queue's policy says so, and reach the queue of
+    the account that the URL names.
+
+    moto enforces no policy, and takes the caller's queue of that name. SQS: within an account an
+    identity's own policy suffices, which callers are taken to have; of another account the queue's
+    has to allow it as well.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-using-identity-based-policies.html
+    """
+
+    def owner(response) -> str:
+        _, _, account_id = (
+            (response._get_param("QueueUrl") or "").rpartition("/")[0].rpartition("/")
+        )
+        return account_id if account_id.isdigit() else response.current_account
+
+    def enforced(name: str, action: str):
+        original = getattr(SQSResponse, name)
+
+        @functools.wraps(original)
+        def call(self):
+            account_id = owner(self)
+            queue = self.sqs_backend.queues.get(self._get_queue_name())
+            if queue is not None:
+                request = policies.called(self, action, queue.queue_arn)
+                if not policies.admits(queue.policy, request, account_id):
+                    raise SQSException(
+                        "AccessDenied",
+                        f"User: {request.principal} is not authorized to perform: {action} on "
+                        f"resource: {queue.queue_arn}: its policy does not allow it",
+                    )
+            return original(self)
+
+        return mock.patch.object(SQSResponse, name, call)
+
+    stack = contextlib.ExitStack()
+    backend = property(lambda self: sqs_backends[owner(self)][self.region])
+    stack.enter_context(mock.patch.object(SQSResponse, "sqs_backend", backend))
+    for name, action in ENFORCED.items():
+        stack.enter_context(enforced(name, action))
+    return stack
 
 
 @contextlib.contextmanager

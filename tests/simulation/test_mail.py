@@ -31,17 +31,23 @@ def sink():
 
 @pytest.fixture
 def queue(cloud):
-    """The mail queue, in an account of its own."""
+    """The mail queue, in an account of its own; it takes messages from anybody."""
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*"}
+    policy = json.dumps({"Statement": [allow]})
     sqs = cloud.client("sqs", MAIL_ACCOUNT, REGION)
-    return sqs.create_queue(QueueName="mail")["QueueUrl"]
+    return sqs.create_queue(QueueName="mail", Attributes={"Policy": policy})["QueueUrl"]
 
 
 @pytest.fixture
 def topic(cloud, queue):
     sns = cloud.client("sns", ACCOUNT, REGION)
     topic = sns.create_topic(Name="topic")["TopicArn"]
+    sns.add_permission(
+        TopicArn=topic, Label="mail", AWSAccountId=[MAIL_ACCOUNT], ActionName=["Subscribe"]
+    )
     arn = f"arn:aws:sqs:{REGION}:{MAIL_ACCOUNT}:mail"
-    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    owner = cloud.client("sns", MAIL_ACCOUNT, REGION)
+    owner.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     return topic
 
 
