@@ -6,11 +6,8 @@ from pathlib import Path
 
 import boto3
 import click
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 from c7n.config import Config
-from c7n.exceptions import PolicyValidationError
-from c7n.loader import PolicyLoader
 from c7n.policy import PolicyCollection
 from c7n.resources import load_resources
 from c7n.structure import StructureParser
@@ -23,8 +20,9 @@ from deployment.errors import Refused, reason
 from deployment.everywhere import everywhere
 from deployment.functions import deployed, remove_all
 from deployment.models import share_models
+from deployment.policies import FOLDER, function_name, policies, wanted
 from deployment.report import report
-from deployment.targets import ROOT, targeted
+from deployment.targets import targeted
 from deployment.writes import Writes
 
 # what a deploy makes clients of
@@ -40,8 +38,10 @@ def deploying(command):
         click.option("--member-role", help="with --region: see custom_actions/central.py"),
         click.option("--max-per-hour", type=click.IntRange(1), help="with --region"),
         click.option("--prune", is_flag=True, help="remove the pack's functions without a policy"),
-        click.option("-p", "--policies", multiple=True, help="names, by default all but opt-in/"),
-        click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "policies"),
+        click.option(
+            "-p", "--policies", "named", multiple=True, help="names, by default all but opt-in/"
+        ),
+        click.option("--folder", type=click.Path(path_type=Path), default=FOLDER),
     ):
         command = option(command)
     return click.command(command)
@@ -63,16 +63,17 @@ def plan(targets, **options):
     report("What a deploy would change", roll_out(targets, plan=True, **options))
 
 
-def roll_out(targets, plan, prune, policies, folder, mode, **more):
-    wanted = deployable(folder, policies)
-    keep = {name_of(policy) for policy in deployable(folder, named=None)} if prune else None
+def roll_out(targets, plan, prune, named, folder, mode, **more):
+    every, chosen = policies(folder), wanted(folder, named)
+    keep = {function_name(policy) for policy in every.values()} if prune else None
     said = {key.replace("_", "-"): value for key, value in more.items()} | {autonomy.OPTION: mode}
     said = {key: value for key, value in said.items() if value}
     if said and any(target.listed for target in targets):
         raise Refused(f"{', '.join(said)}: said in accounts.yml, `vars` of an account or of all.")
-    preload(wanted)
+    here = [policy for name, policy in every.items() if name in chosen]
+    preload(here)
     doing = "Planning" if plan else "Deploying"
-    return everywhere(deploy_here, targets, wanted, said, keep, plan, doing=doing)
+    return everywhere(deploy_here, targets, here, said, keep, plan, doing=doing)
 
 
 def preload(policies):
@@ -82,39 +83,6 @@ def preload(policies):
     session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
     for service in SERVICES:
         session.client(service)
-
-
-def deployable(folder, named=()):
-    """The policies of a folder that have a mode, as data, the one that mails findings first.
-
-    named: those alone; without names those that are not in opt-in/; None for all. Raises Refused
-    when one is not valid, or not there: c7n-org by itself says a line of an action that it does not
-    know, deploys nothing and ends well.
-    """
-    files = sorted(folder.glob("*.yml"))
-    if named is None or named:
-        files += sorted(folder.glob("opt-in/*.yml"))
-    found = []
-    for file in files:
-        try:
-            policies = PolicyLoader(Config.empty()).load_file(str(file)) or ()
-            for policy in policies:
-                policy.validate()
-        except (PolicyValidationError, OSError, ValueError, yaml.YAMLError) as error:
-            raise Refused(f"{file} is not valid: {error}") from error
-        found += [policy.data for policy in policies if "mode" in policy.data]
-    names = {policy["name"] for policy in found}
-    unknown = set(named or ()) - names
-    if unknown or not found:
-        raise Refused(f"{folder} has no policy {' '.join(unknown)} to deploy. It has {names}.")
-    return sorted(
-        (policy for policy in found if not named or policy["name"] in named),
-        key=lambda policy: policy["name"] != "finding-notify",
-    )
-
-
-def name_of(policy):
-    return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
 
 
 def deploy_here(target, policies, said, keep, plan):
@@ -145,7 +113,7 @@ def deploy_here(target, policies, said, keep, plan):
         wanted = {"policies": copy.deepcopy(policies)}
         load_resources(StructureParser().get_resource_types(wanted))  # a spawned process has none
         for policy in PolicyCollection.from_data(wanted, config):
-            done[name_of(policy.data)] = attempt(policy, account, said, writes)
+            done[function_name(policy.data)] = attempt(policy, account, said, writes)
         if keep is not None:
             done |= prune(session, keep, plan)
     return done

@@ -16,7 +16,9 @@ from custom_actions import autonomy, provision
 from custom_actions.version import VERSION, VERSION_TAG
 from deployment.checks import Checks, arn, deploy, unless
 from deployment.errors import reason
-from deployment.expected import expected, function_name
+from deployment.expected import expected
+from deployment.functions import deployed as functions_of_the_pack
+from deployment.policies import function_name
 
 ABSENT = ("ResourceNotFoundException",)
 # What changes a function's time of modification, as CloudTrail spells it.
@@ -252,13 +254,7 @@ def left_over(checks, target, session, known):
     """Functions with the pack's tag that no policy of the folder makes any more.
 
     known: the names of those that one does. One that is gone can still be listed for a short while.
-    IAM: tag:GetResources.
     """
-    pages = session.client("resourcegroupstaggingapi").get_paginator("get_resources")
-    found = pages.paginate(
-        TagFilters=[{"Key": VERSION_TAG}], ResourceTypeFilters=["lambda:function"]
-    )
-    names = [r["ResourceARN"].split(":")[6] for p in found for r in p["ResourceTagMappingList"]]
-    for name in sorted(set(names) - set(known)):
+    for name in sorted(set(functions_of_the_pack(session)) - set(known)):
         found = f"{name}: no policy of the folder makes it"
         checks.say("left over", False, found, f"{deploy(target)} PRUNE=1")

@@ -1,6 +1,5 @@
 """What the functions did not deal with: the dead-letter queue of an account and region."""
 
-import functools
 import json
 import re
 import sys
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import click
-import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,7 +15,8 @@ from custom_actions.finding_file import camel_case
 from deployment import logs
 from deployment.errors import Refused, reason
 from deployment.everywhere import everywhere
-from deployment.targets import ROOT, targeted
+from deployment.policies import function_name, policies
+from deployment.targets import targeted
 from mailer.errors import one_line
 
 QUEUE = "guardduty-response-dlq"
@@ -119,15 +118,9 @@ def dlq(targets, finding, replay, function, aged, drop, as_json):
     sys.exit(1 if failed else 0)
 
 
-@functools.cache
 def functions():
     """The names of the functions of this pack."""
-    found = [
-        policy
-        for path in sorted((ROOT / "policies").rglob("*.yml"))
-        for policy in yaml.safe_load(path.read_text())["policies"]
-    ]
-    return [PREFIX + policy["name"] for policy in found if "mode" in policy]
+    return [function_name(policy) for policy in policies().values()]
 
 
 def listed(target, finding):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from unittest import mock
 
 import boto3
-import yaml
 from c7n import mu
 from c7n.config import Config
 from c7n.policy import PolicyCollection
@@ -23,6 +22,7 @@ from c7n.utils import reset_session_cache
 
 from custom_actions import archive, autonomy
 from deployment.models import share_models
+from deployment.policies import policies
 
 # `custodian run` writes none into the archive, `c7n-org run` the default one, which does nothing.
 TRACERS = (None, "default")
@@ -49,24 +49,6 @@ class Expected:
     @property
     def name(self):
         return self.func.name
-
-
-@functools.cache
-def policies(folder):
-    """The policies of a folder that become functions, in its subfolders too: {name: data}."""
-    files = [yaml.safe_load(file.read_text()) for file in sorted(folder.rglob("*.yml"))]
-    found = [policy for file in files for policy in file["policies"]]
-    return {policy["name"]: policy for policy in found if "mode" in policy}
-
-
-@functools.cache
-def opt_ins(folder):
-    """The names of those that a deploy leaves out unless they are named."""
-    return set(policies(folder / "opt-in"))
-
-
-def function_name(policy):
-    return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
 
 
 def prepare(folder, services):

@@ -5,6 +5,7 @@ An answer is `{function: (what was changed, error)}`: words, and one line where 
 
 import click
 
+from deployment.policies import short
 from deployment.table import show
 
 
@@ -50,7 +51,3 @@ def errors_of(result):
 def where(target):
     name = f" {target.name}" if target.name != target.account_id else ""
     return target.account_id + name, target.region
-
-
-def short(function):
-    return function.removeprefix("custodian-")

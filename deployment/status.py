@@ -16,12 +16,12 @@ from c7n.utils import get_partition
 from custom_actions.version import VERSION
 from deployment.checks import Check, Checks, deploy
 from deployment.deployed import Deployed, deployed, left_over
-from deployment.errors import Refused
 from deployment.everywhere import everywhere
-from deployment.expected import function_name, opt_ins, policies, prepare
+from deployment.expected import prepare
+from deployment.policies import FOLDER, function_name, opt_ins, policies, wanted
 from deployment.surroundings import mail, surroundings
 from deployment.table import show
-from deployment.targets import ROOT, Target, targeted
+from deployment.targets import Target, targeted
 
 # IAM's calls are reported there alone, whatever regions the pack is in (README, "Before a deploy").
 # The regions of other partitions have a place of their own for them: there nothing is asked.
@@ -55,22 +55,17 @@ class Status:
 @click.option("--who", is_flag=True, help="ask CloudTrail who changed each function, well or not")
 @click.option("--json", "as_json", is_flag=True, help="everything, as one JSON document")
 @click.option("-p", "--policies", "named", multiple=True, help="names, by default all but opt-in/")
-@click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "policies")
+@click.option("--folder", type=click.Path(path_type=Path), default=FOLDER)
 def status(targets, who, as_json, named, folder):
     """Whether the policies of a folder are deployed as this version has them, and what they need
     around them. Those of opt-in/ are judged where they are deployed.
 
     Exit code 0: all is well. 1: something is not, and each such line says what mends it.
     """
-    every = policies(folder)
-    unknown = set(named) - set(every)
-    if unknown or not every:
-        has = ", ".join(every) or "none"
-        raise Refused(f"{folder} has no policy {', '.join(sorted(unknown))}. It has: {has}.")
-    wanted = set(named) or set(every) - opt_ins(folder)
+    chosen = wanted(folder, named)
     prepare(folder, SERVICES)  # before the processes are forked that need it
-    results = everywhere(look, targets, folder, wanted, who, doing="Looking")
-    if GUARD_OF_ROLES in wanted and (elsewhere := for_roles(targets)):
+    results = everywhere(look, targets, folder, chosen, who, doing="Looking")
+    if GUARD_OF_ROLES in chosen and (elsewhere := for_roles(targets)):
         results += everywhere(look, elsewhere, folder, {GUARD_OF_ROLES}, who, True, doing="Looking")
     mails = central(results)
     if as_json:
@@ -87,10 +82,10 @@ def for_roles(targets):
     return [one for n, one in enumerate(home) if one not in targets and one not in home[:n]]
 
 
-def look(target, folder, wanted, who, alone=False):
+def look(target, folder, chosen, who, alone=False):
     """The Status of one account and region.
 
-    wanted: the names of the policies that have to be there; opt-in ones may. alone: they are there
+    chosen: the names of the policies that have to be there; opt-in ones may. alone: they are there
     without the others.
     """
     session = target.session()
@@ -98,8 +93,8 @@ def look(target, folder, wanted, who, alone=False):
     session.client("sts").get_caller_identity()  # a region that is off says so once, here
     found = []
     for name, policy in policies(folder).items():
-        opt_in = name in opt_ins(folder) and name not in wanted
-        if name in wanted or (opt_in and not alone):
+        opt_in = name in opt_ins(folder) and name not in chosen
+        if name in chosen or (opt_in and not alone):
             mend = deploy(target, name if alone or name in opt_ins(folder) else "")
             found.append(deployed(target, session, policy, mend, opt_in, who))
     found = [one for one in found if one]

@@ -4,7 +4,8 @@ import click
 
 from deployment.everywhere import everywhere
 from deployment.functions import deployed, remove_all
-from deployment.report import report, short, where
+from deployment.policies import short
+from deployment.report import report, where
 from deployment.table import show
 from deployment.targets import targeted
 

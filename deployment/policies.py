@@ -1,0 +1,61 @@
+"""The policies of a folder that become functions; those of opt-in/ only where they are named."""
+
+import functools
+
+import yaml
+from c7n.config import Config
+from c7n.exceptions import PolicyValidationError
+from c7n.loader import PolicyLoader
+
+from deployment.errors import Refused
+from deployment.targets import ROOT
+
+FOLDER = ROOT / "policies"
+
+
+@functools.cache
+def policies(folder=FOLDER):
+    """All that have a mode, opt-in or not: {name: data}, the one that mails findings first.
+
+    Raises Refused when one is not valid. c7n-org by itself says a line of an action that it does
+    not know, deploys nothing and ends well.
+    """
+    found = {}
+    for file in sorted(folder.rglob("*.yml")):
+        try:
+            loaded = PolicyLoader(Config.empty()).load_file(str(file)) or ()
+            for policy in loaded:
+                policy.validate()
+        except (PolicyValidationError, OSError, ValueError, yaml.YAMLError) as error:
+            raise Refused(f"{file} is not valid: {error}") from error
+        found |= {policy.name: policy.data for policy in loaded if "mode" in policy.data}
+    if not found:
+        raise Refused(f"{folder} has no policy with a mode.")
+    return dict(sorted(found.items(), key=lambda one: one[0] != "finding-notify"))
+
+
+def opt_ins(folder=FOLDER):
+    """The names of those that a deploy leaves out unless they are named."""
+    return set(policies(folder / "opt-in")) if (folder / "opt-in").exists() else set()
+
+
+def wanted(folder, named):
+    """The names that a command works with: those that are named, else all but the opt-in ones.
+
+    Raises Refused when one is not there.
+    """
+    every = policies(folder)
+    if unknown := set(named) - set(every):
+        has = ", ".join(every)
+        raise Refused(f"{folder} has no policy {', '.join(sorted(unknown))}. It has: {has}.")
+    return set(named) or set(every) - opt_ins(folder)
+
+
+def function_name(policy):
+    """The name of its function and of its rule; policy: its data."""
+    return policy["mode"].get("function-prefix", "custodian-") + policy["name"]
+
+
+def short(name):
+    """The policy's name, of a function's."""
+    return name.removeprefix("custodian-")
