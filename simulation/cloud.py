@@ -35,6 +35,7 @@ from werkzeug.serving import make_server
 
 from . import direct
 from .calls import Call, CallLog
+from .change_sets import corrected_change_sets
 from .cloudformation import no_value_is_no_element
 from .ec2 import corrected_ec2
 from .eventbridge import Undelivered, delivering_to_lambda
@@ -129,6 +130,7 @@ class Cloud:
             stack.enter_context(findings_by_api())
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
+            stack.enter_context(corrected_change_sets())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())

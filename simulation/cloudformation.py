@@ -1,12 +1,13 @@
 """Where moto differs from CloudFormation in what the templates of infra/ say.
 
 Resource types that it passes over: it warns, and the stack comes up without them. moto finds them
-among the subclasses of CloudFormationModel, so defining them is enough. They are created only:
-changing or deleting such a stack is not simulated.
+among the subclasses of CloudFormationModel, so defining them is enough. An update sets them anew;
+of a stack that is deleted, alarms and subscriptions go.
 
 `expanded` does what CloudFormation's transform AWS::LanguageExtensions does, which moto ignores.
 """
 
+import functools
 import json
 import re
 from unittest import mock
@@ -17,6 +18,8 @@ from moto.core.common_models import CloudFormationModel
 from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
+
+from deployment.template import written_out
 
 
 def no_value_is_no_element():
@@ -32,7 +35,28 @@ def no_value_is_no_element():
     return mock.patch.object(parsing, "clean_json", clean_json)
 
 
-class Subscription(CloudFormationModel):
+class SetAnew:
+    """What an update makes as the creation does, over what was there."""
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        cls.delete_from_cloudformation_json(
+            original_resource.physical_resource_id, cloudformation_json, account_id, region_name
+        )
+        return cls.create_from_cloudformation_json(
+            new_resource_name, cloudformation_json, account_id, region_name
+        )
+
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name
+    ):
+        """Of most nothing is left when what they belong to goes."""
+
+
+class Subscription(SetAnew, CloudFormationModel):
     """AWS::SNS::Subscription of an endpoint to a topic."""
 
     def __init__(self, arn: str):
@@ -59,8 +83,14 @@ class Subscription(CloudFormationModel):
         )
         return cls(subscription.arn)
 
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name
+    ):
+        sns_backends[account_id][region_name].unsubscribe(resource_name)
 
-class TopicPolicy(CloudFormationModel):
+
+class TopicPolicy(SetAnew, CloudFormationModel):
     """AWS::SNS::TopicPolicy on topics given by their ARNs. moto does not enforce it."""
 
     def __init__(self, name: str):
@@ -85,7 +115,7 @@ class TopicPolicy(CloudFormationModel):
         return cls(resource_name)
 
 
-class QueuePolicy(CloudFormationModel):
+class QueuePolicy(SetAnew, CloudFormationModel):
     """AWS::SQS::QueuePolicy on queues given by their URLs. moto does not enforce it."""
 
     def __init__(self, name: str):
@@ -111,7 +141,7 @@ class QueuePolicy(CloudFormationModel):
         return cls(resource_name)
 
 
-class Alarm(CloudFormationModel):
+class Alarm(SetAnew, CloudFormationModel):
     """AWS::CloudWatch::Alarm on one metric."""
 
     NUMBERS = {
@@ -156,6 +186,12 @@ class Alarm(CloudFormationModel):
         )
         return cls(properties["AlarmName"])
 
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name
+    ):
+        cloudwatch_backends[account_id][region_name].delete_alarms([resource_name])
+
 
 class Schedule(CloudFormationModel):
     """AWS::Scheduler::Schedule in the default group. moto runs no schedule."""
@@ -193,16 +229,9 @@ class Schedule(CloudFormationModel):
         return cls(cloudformation_json["Properties"]["Name"])
 
 
-def expanded(template: str) -> str:
-    """A template with its loops (Fn::ForEach) written out, by cfn-lint's own transform; any other
-    as it is. A loop over a parameter takes the parameter's default."""
+@functools.cache
+def expanded(template: str, parameters: tuple[tuple[str, str], ...] = ()) -> str:
+    """A template with its loops (Fn::ForEach) written out; any other as it is."""
     if "AWS::LanguageExtensions" not in template:
         return template
-    # Not at the top: it takes more than a second.
-    from cfnlint.decode import cfn_yaml
-    from cfnlint.template import Template
-
-    decoded = Template("template", cfn_yaml.loads(template), ["us-east-1"])
-    if problems := decoded.transform():
-        raise ValueError(f"AWS::LanguageExtensions: {problems}")
-    return json.dumps(decoded.template)
+    return json.dumps(written_out(template, dict(parameters)))
