@@ -90,7 +90,7 @@ def test_what_was_said_stays_and_what_goes_stands_first(infra, cloud, monkeypatc
     steps = cloud.client("iam", ACCOUNT, REGION).get_role_policy(
         RoleName="guardduty-response-response-guard", PolicyName="steps"
     )["PolicyDocument"]
-    assert "EnableRule" not in json.dumps(steps)
+    assert "events:EnableRule" not in json.dumps(steps)
     now = parameters(named(cloud)[PACK])
     assert (now["MailQueueArn"], now["PublisherArns"]) == (QUEUE, PEOPLE)
 
