@@ -291,26 +291,30 @@ COLUMNS = ("stack", "change", "resource", "type", "what of it")
 # The command
 
 
+def answers(command):
+    """The options that make infra and make stackset have in common."""
+    for option in (
+        click.option("--stacks", default="", help="of " + ",".join(STACKS) + "; else what is due"),
+        click.option("--mail-queue", default="", help="ARN of the queue of the account that mails"),
+        click.option("--alarm-topic", default="", help="ARN of the SNS topic that alarms tell"),
+        click.option("--organization", default="", help="o-..., for parameters OrganizationId"),
+        click.option("--parameter", "parameters", multiple=True, help="Key=Value of a template"),
+        click.option("--yes", is_flag=True, help="do it without asking"),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @targeted
-@click.option("--stacks", default="", help="of " + ",".join(STACKS) + "; else those that are due")
-@click.option("--mail-queue", default="", help="ARN of the mail queue, where another account mails")
-@click.option("--alarm-topic", default="", help="ARN of the SNS topic that alarms tell")
-@click.option("--organization", default="", help="o-..., for parameters OrganizationId")
-@click.option("--parameter", "parameters", multiple=True, help="Key=Value of a template")
-@click.option("--yes", is_flag=True, help="do it without asking")
+@answers
 def infra(targets, stacks, mail_queue, alarm_topic, organization, parameters, yes):
     """Make or update the stacks of infra/, after showing what would change.
 
     Without --stacks: account, alarms where a topic is said, each other that is there already, and
     mailer where no other account or region is known to mail.
     """
-    said = {
-        "MailQueueArn": mail_queue,
-        "AlarmTopicArn": alarm_topic,
-        "OrganizationId": organization,
-    }
-    said = {name: value for name, value in said.items() if value} | dict(map(pair, parameters))
+    said = said_by(mail_queue, alarm_topic, organization, parameters)
     keys = wanted(stacks)
     only_declared(said, keys or STACKS)
     accounts = {}
@@ -321,6 +325,16 @@ def infra(targets, stacks, mail_queue, alarm_topic, organization, parameters, ye
     if failed:
         show("Not done", ("account and region", "reason"), failed)
         sys.exit(1)
+
+
+def said_by(mail_queue, alarm_topic, organization, parameters):
+    """{parameter: value} of the options. Raises Refused for what is no Key=Value."""
+    said = {
+        "MailQueueArn": mail_queue,
+        "AlarmTopicArn": alarm_topic,
+        "OrganizationId": organization,
+    }
+    return {name: value for name, value in said.items() if value} | dict(map(pair, parameters))
 
 
 def pair(text):

@@ -49,6 +49,7 @@ from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
 from .sns import delivering_across_accounts
 from .sqs import feeding_from_queues
+from .stack_sets import corrected_stack_sets
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
 ADMINISTRATOR = "OrganizationAccountAccessRole"
@@ -131,6 +132,7 @@ class Cloud:
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
             stack.enter_context(corrected_change_sets())
+            stack.enter_context(corrected_stack_sets())
             stack.enter_context(delivering_across_accounts())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())
