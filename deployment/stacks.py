@@ -82,22 +82,14 @@ def described(session, stack):
 
 
 def region_of_role(session, role):
-    """Which region's stack made a role, None when there is no such role.
-
-    Raises Refused for a role that says nothing of it: somebody else's. IAM: iam:GetRole.
-    """
+    """Which region's stack made a role: None when there is no such role, "" when the role does not
+    say. IAM: iam:GetRole."""
     iam = session.client("iam")
     try:
         tags = iam.get_role(RoleName=role)["Role"].get("Tags", [])
     except iam.exceptions.NoSuchEntityException:
         return None
-    for tag in tags:
-        if tag["Key"] == REGION_TAG:
-            return tag["Value"]
-    raise Refused(
-        f"The role {role} exists, and no stack of this version of infra/ made it (it has no tag "
-        f"{REGION_TAG}): update the stack that made it, or delete the role."
-    )
+    return {tag["Key"]: tag["Value"] for tag in tags}.get(REGION_TAG, "")
 
 
 def is_global(key):
@@ -158,10 +150,10 @@ def plan(target, session, key, said, home, roles):
     status = before["StackStatus"] if before else "REVIEW_IN_PROGRESS"
     refuse_stuck(target, stack, status)
     creates = status == "REVIEW_IN_PROGRESS"
-    if creates and key == "account" and roles == target.region:
+    if creates and key == "account" and roles in ("", target.region):
         raise Refused(
-            f"The roles of {target} are of another stack in this region, perhaps of a StackSet: "
-            "update that one (make stackset)."
+            f"The role {MADE_IN[key]} exists and no stack {stack} in {target}: it is of another "
+            "stack, perhaps of a StackSet (make stackset), or somebody's own, and in the way."
         )
     cloudformation = session.client("cloudformation")
     made = cloudformation.create_change_set(

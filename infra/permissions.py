@@ -57,6 +57,8 @@ class Loader(yaml.SafeLoader):
 
 
 def _sub(loader, node):
+    if isinstance(node, yaml.SequenceNode):
+        return _plain(loader, "Sub", node)
     return node.value.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
 
 

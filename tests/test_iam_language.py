@@ -22,7 +22,9 @@ FUNCTION = "lambda:SourceFunctionArn"
 MARK = "aws:ResourceTag/forensic:group"
 # Lambda puts it into every request of a function, whatever the action:
 # https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
-EVERYWHERE = {FUNCTION}
+# Of the organisation that owns what is asked for, whatever the action:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+EVERYWHERE = {FUNCTION, "aws:ResourceOrgID"}
 # Snapshots made here and on an Outpost have an ARN with the account in it, the data has the other:
 # https://docs.aws.amazon.com/ebs/latest/userguide/snapshots-outposts.html
 SPELLINGS = {f"arn:aws:ec2:*:{ACCOUNT}:snapshot/*": "arn:aws:ec2:*::snapshot/*"}

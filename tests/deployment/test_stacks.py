@@ -160,7 +160,7 @@ def test_what_is_not_understood_changes_nothing(infra, cloud):
         RoleName="guardduty-response-finding-notify", AssumeRolePolicyDocument="{}"
     )
     code, said = infra(*HERE)
-    assert code == 2 and "guardduty-response-finding-notify exists" in said
+    assert code == 2 and "guardduty-response-finding-notify exists and no stack" in said
 
 
 def test_accounts_that_fail_do_not_keep_the_others(infra, cloud, tmp_path):
