@@ -16,7 +16,7 @@ import jsonschema
 import yaml
 from botocore.exceptions import ClientError
 from c7n_org import cli as c7n_org
-from c7n_org.orgaccounts import aws_accounts
+from c7n_org import orgaccounts
 
 from deployment.errors import Refused, reason
 from deployment.models import share_models
@@ -105,7 +105,7 @@ def organization(ous, role):
             arguments = ["--active", "--role", arn, "--output", output]
             for path in ous:
                 arguments += ["--ou", path]
-            aws_accounts.main(arguments, standalone_mode=False)
+            orgaccounts.aws_accounts.main(arguments, standalone_mode=False)
             listed = yaml.safe_load(Path(output).read_text())["accounts"]
     except ValueError as error:  # the script's own, for a unit that is not there
         raise Refused(f"{error}.") from error

@@ -162,7 +162,8 @@ def plan(target, session, key, said, home, roles):
         ChangeSetType="CREATE" if creates else "UPDATE",
         TemplateBody=template.text(file),
         Parameters=parameters_for(target, session, key, said, None if creates else before, home),
-        Capabilities=["CAPABILITY_NAMED_IAM"],
+        # the second for Fn::ForEach
+        Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
     planned = Plan(stack, made["StackId"], made["Id"], creates)
     name = {"ChangeSetName": made["Id"], "StackName": made["StackId"]}

@@ -103,7 +103,7 @@ def stackset(
     """Make or update the stacks of infra/ in organisational units by StackSets, and wait.
 
     Runs in the management account or, with --delegated, in an account that is registered for it.
-    IAM: cloudformation:*StackSet*, *StackInstances of stackset/guardduty-response*.
+    IAM: what the methods of StackSets name, of stackset/guardduty-response*.
     """
     units = comma_expand([organizational_units])
     for unit in units:

@@ -152,6 +152,9 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
         (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),
         (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567899"], "is not in us-west-2"),
         (["deploy"], "say REGION=..."),
+        (["infra"], "say REGION=..."),
+        (["infra", f"REGION={REGION}", "PARAMETERS=PublisherArn=x"], "Did you mean PublisherArns?"),
+        (["stackset", f"REGIONS={REGION}"], "say ORGANIZATIONAL_UNITS=..."),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(make, arguments, reason):
