@@ -73,8 +73,8 @@ record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 infra: $(INSTALLED) need-REGION ## Make or update what must exist before a deploy, shown first; REGION=... [MAIL_QUEUE=arn] [ALARM_TOPIC=arn] [ORGANIZATION=o-...] [STACKS=...] [PARAMETERS="Key=Value ..."] [YES=1]
 	@$(BIN)/python -m deployment infra --region "$(REGION)" $(INFRA)
 
-infra-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="-a NAME"] [TAGS="-t KEY:VALUE"] and as infra
-	@$(BIN)/python -m deployment infra -c accounts.yml $(ACCOUNTS) $(TAGS) $(INFRA)
+infra-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="-a NAME"] [TAGS="-t KEY:VALUE"] [ROLE=name] and as infra
+	@$(BIN)/python -m deployment infra -c accounts.yml $(ACCOUNTS) $(TAGS) $(if $(ROLE),--role "$(ROLE)") $(INFRA)
 
 stackset: $(INSTALLED) need-REGIONS need-ORGANIZATIONAL_UNITS ## The same by StackSets, in new accounts too; ORGANIZATIONAL_UNITS=ou-...,r-... REGIONS=first,second [DELEGATED=1] and as infra
 	@$(BIN)/python -m deployment stackset --organizational-units "$(ORGANIZATIONAL_UNITS)" --regions "$(REGIONS)" $(if $(DELEGATED),--delegated) $(INFRA)

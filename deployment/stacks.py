@@ -10,6 +10,7 @@ import sys
 import uuid
 from dataclasses import dataclass, field
 
+import boto3
 import click
 from botocore.exceptions import ClientError, WaiterError
 
@@ -17,7 +18,7 @@ from deployment import template
 from deployment.errors import Refused
 from deployment.everywhere import Result, attempt, everywhere
 from deployment.table import show
-from deployment.targets import targeted
+from deployment.targets import Target, targeted
 
 # name on the command line: (stack, template). In the order in which they are made.
 STACKS = {
@@ -301,7 +302,8 @@ def answers(command):
 @click.command()
 @targeted
 @answers
-def infra(targets, stacks, mail_queue, alarm_topic, organization, parameters, yes):
+@click.option("--role", default="", help="with -c: instead of those in the file")
+def infra(targets, role, stacks, mail_queue, alarm_topic, organization, parameters, yes):
     """Make or update the stacks of infra/, after showing what would change.
 
     Without --stacks: account, alarms where a topic is said, each other that is there already, and
@@ -311,13 +313,23 @@ def infra(targets, stacks, mail_queue, alarm_topic, organization, parameters, ye
     keys = wanted(stacks)
     only_declared(said, keys or STACKS)
     accounts = {}
-    for target in targets:
+    for target in (as_role(target, role) for target in targets):
         accounts.setdefault(target.account_id, []).append(target)
     done = apply(list(accounts.values()), keys, said, yes)
     failed = [(str(one.target), one.error) for one in done if one.error]
     if failed:
         show("Not done", ("account and region", "reason"), failed)
         sys.exit(1)
+
+
+def as_role(target, role):
+    """The target, worked in as the role of this name: the one of accounts.yml may deploy, not make
+    roles, and is made by one of these stacks itself."""
+    if not role:
+        return target
+    partition = boto3.Session().get_partition_for_region(target.region)
+    arn = f"arn:{partition}:iam::{target.account_id}:role/{role}"
+    return Target(target.account | {"role": arn}, target.region)
 
 
 def said_by(mail_queue, alarm_topic, organization, parameters):

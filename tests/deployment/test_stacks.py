@@ -165,19 +165,19 @@ def test_what_is_not_understood_changes_nothing(infra, cloud):
 
 def test_accounts_that_fail_do_not_keep_the_others(infra, cloud, tmp_path):
     accounts = {"sandbox": ACCOUNT, "production": "444455556666", "lost": "777788889999"}
-    role = "arn:aws:iam::{}:role/custodian-deploy"
+    role, chief = "arn:aws:iam::{}:role/custodian-deploy", "arn:aws:iam::{}:role/chief"
     file = tmp_path / "accounts.yml"
     listed = [
         {"account_id": id_, "name": name, "role": role.format(id_), "regions": [REGION, SECOND]}
         for name, id_ in accounts.items()
     ]
     file.write_text(yaml.safe_dump({"accounts": listed}))
-    lost = role.format(accounts["lost"])
+    lost = chief.format(accounts["lost"])
     cloud.fail(
         "AssumeRole", "AccessDenied", when=lambda c: c.parameters["RoleArn"] == lost, times=9
     )
 
-    code, said = infra("-c", str(file), "--mail-queue", QUEUE, "--yes")
+    code, said = infra("-c", str(file), "--mail-queue", QUEUE, "--yes", "--role", "chief")
 
     assert code == 1 and "AccessDenied" in said.split("Not done")[1]
     assert "777788889999 (lost)" in said.split("Not done")[1]
