@@ -42,10 +42,14 @@ def text(file):
     return body
 
 
-@functools.cache
 def look(file):
     """A template as it reads, with short forms as plain values."""
-    return yaml.load((INFRA / file).read_text(), Short)  # noqa: S506 - a SafeLoader
+    return _looked_at((INFRA / file).read_text())
+
+
+@functools.cache
+def _looked_at(body):
+    return yaml.load(body, Short)  # noqa: S506 - a SafeLoader
 
 
 def written_out(body, parameters):

@@ -14,6 +14,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -116,7 +117,9 @@ class Cloud:
         self._clients: dict[tuple[str, str, str, str], object] = {}
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, Cloud, "running", None)
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloud-")))
+            # no TemporaryDirectory: see lambda_template.folder_of_this_process
+            self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.home = self.folder / "home"
             self.home.mkdir()
             stack.enter_context(quick_moto())

@@ -74,7 +74,6 @@ def test_what_was_said_stays_and_what_goes_stands_first(infra, cloud, monkeypatc
     start, end = text.index("  GuarddutyGuard:\n"), text.index("  ResponseGuard:\n")
     account.write_text(text[:start] + text[end:])
     monkeypatch.setattr(template, "INFRA", tmp_path / "infra")
-    template.look.cache_clear()
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
 
     code, said = infra("--region", REGION, answer="n\n")
