@@ -45,6 +45,10 @@ ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
 STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
 
+INFRA = $(if $(STACKS),--stacks "$(STACKS)") $(if $(MAIL_QUEUE),--mail-queue "$(MAIL_QUEUE)") \
+	$(if $(ALARM_TOPIC),--alarm-topic "$(ALARM_TOPIC)") $(if $(ORGANIZATION),--organization "$(ORGANIZATION)") \
+	$(foreach pair,$(PARAMETERS),--parameter '$(pair)') $(if $(YES),--yes)
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
@@ -84,6 +88,18 @@ permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, a
 
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
+
+infra: $(INSTALLED) need-REGION ## Make or update what must exist before a deploy, shown first; REGION=... [MAIL_QUEUE=arn] [ALARM_TOPIC=arn] [ORGANIZATION=o-...] [STACKS=...] [PARAMETERS="Key=Value ..."] [YES=1]
+	@$(BIN)/python -m deployment infra --region "$(REGION)" $(INFRA)
+
+infra-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="-a NAME"] [TAGS="-t KEY:VALUE"] [ROLE=name] and as infra
+	@$(BIN)/python -m deployment infra -c accounts.yml $(ACCOUNTS) $(TAGS) $(if $(ROLE),--role "$(ROLE)") $(INFRA)
+
+stackset: $(INSTALLED) need-REGIONS need-ORGANIZATIONAL_UNITS ## The same by StackSets, in new accounts too; ORGANIZATIONAL_UNITS=ou-...,r-... REGIONS=first,second [DELEGATED=1] and as infra
+	@$(BIN)/python -m deployment stackset --organizational-units "$(ORGANIZATIONAL_UNITS)" --regions "$(REGIONS)" $(if $(DELEGATED),--delegated) $(INFRA)
+
+accounts: $(INSTALLED) ## Write accounts.yml from AWS Organizations; [OU=/path] [REGIONS=a,b] [ROLE=name] [TAG=key:value] [VARS=tag,...] [MANAGEMENT=1]
+	@$(BIN)/python -m deployment accounts $(foreach ou,$(OU),--ou "$(ou)") $(if $(REGIONS),--regions "$(REGIONS)") $(if $(ROLE),--role "$(ROLE)") $(foreach tag,$(TAG),--tag "$(tag)") $(if $(VARS),--vars "$(VARS)") $(if $(MANAGEMENT),--management)
 
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
@@ -191,4 +207,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean

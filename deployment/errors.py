@@ -41,6 +41,8 @@ OURS = (click.ClickException, PolicyExecutionError, PolicyValidationError, Value
 
 def reason(error):
     """One line about an error of AWS or botocore: the operation, AWS's words, what it means."""
+    if isinstance(error, click.ClickException):  # of this package, for people
+        return error.message
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials: log in, or set AWS_PROFILE"
     if isinstance(error, ProfileNotFound):

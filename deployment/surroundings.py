@@ -75,7 +75,7 @@ def stack(checks, target, session):
         checks.say("stack", False, f"{name} is of another version ({said})", infra(target))
     else:
         checks.say("stack", True, f"{name}, {said}")
-    if given.get("CreateRole") != "no":
+    if given.get("RoleRegion", "") in ("", target.region):
         with checks.reading("roles"):
             roles.compare(checks, target, session.client("iam"), name, body, given)
     else:

@@ -77,8 +77,8 @@ class Loader(yaml.SafeLoader):
 
 
 def _sub(loader, node):
-    if isinstance(node, yaml.SequenceNode):  # with values of its own, which nobody here asks for
-        return loader.construct_sequence(node, deep=True)[0]
+    if isinstance(node, yaml.SequenceNode):
+        return _plain(loader, "Sub", node)
     return node.value.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
 
 

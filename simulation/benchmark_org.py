@@ -37,7 +37,9 @@ def prepared(cloud: Cloud) -> tuple[Path, Path]:
     mailer = deploy.mailer_stack(cloud, FIRST, REGIONS[0])
     for account in ACCOUNTS:
         for region in REGIONS:
-            deploy.account_stack(cloud, account, region, mailer["MailQueueArn"])
+            deploy.account_stack(
+                cloud, account, region, mailer["MailQueueArn"], RoleRegion=REGIONS[0]
+            )
     accounts, policy = cloud.folder / "accounts.yml", cloud.folder / "plain.yml"
     listed = [
         {

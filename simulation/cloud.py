@@ -14,6 +14,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -35,6 +36,7 @@ from werkzeug.serving import make_server
 
 from . import direct, function_logs
 from .calls import Call, CallLog
+from .change_sets import corrected_change_sets
 from .cloudformation import keys_have_their_policies, no_value_is_no_element
 from .cloudtrail import event_history
 from .ec2 import corrected_ec2
@@ -49,6 +51,7 @@ from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
 from .sns import corrected_sns
 from .sqs import feeding_from_queues, old_messages_are_held, queues_have_policies
+from .stack_sets import corrected_stack_sets
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
 ADMINISTRATOR = "OrganizationAccountAccessRole"
@@ -116,7 +119,9 @@ class Cloud:
         self._clients: dict[tuple[str, str, str, str], object] = {}
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, Cloud, "running", None)
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloud-")))
+            # no TemporaryDirectory: see lambda_template.folder_of_this_process
+            self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.home = self.folder / "home"
             self.home.mkdir()
             stack.enter_context(quick_moto())
@@ -131,6 +136,8 @@ class Cloud:
             stack.enter_context(findings_by_api())
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
+            stack.enter_context(corrected_change_sets())
+            stack.enter_context(corrected_stack_sets())
             stack.enter_context(event_history(self.call_log))
             stack.enter_context(old_messages_are_held())
             stack.enter_context(keys_have_their_policies())

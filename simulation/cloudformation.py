@@ -1,12 +1,13 @@
 """Where moto differs from CloudFormation in what the templates of infra/ say.
 
 Resource types that it passes over: it warns, and the stack comes up without them. moto finds them
-among the subclasses of CloudFormationModel, so defining them is enough. They are created only:
-changing or deleting such a stack is not simulated.
+among the subclasses of CloudFormationModel, so defining them is enough. An update sets them anew;
+of a stack that is deleted, alarms and subscriptions go.
 
 `expanded` does what CloudFormation's transform AWS::LanguageExtensions does, which moto ignores.
 """
 
+import functools
 import json
 import re
 from unittest import mock
@@ -18,6 +19,8 @@ from moto.kms.models import KmsBackend
 from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
+
+from deployment.template import written_out
 
 
 def no_value_is_no_element():
@@ -45,7 +48,28 @@ def keys_have_their_policies():
     return mock.patch.object(KmsBackend, "create_key", create_key)
 
 
-class Subscription(CloudFormationModel):
+class SetAnew:
+    """What an update makes as the creation does, over what was there."""
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        cls.delete_from_cloudformation_json(
+            original_resource.physical_resource_id, cloudformation_json, account_id, region_name
+        )
+        return cls.create_from_cloudformation_json(
+            new_resource_name, cloudformation_json, account_id, region_name
+        )
+
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name
+    ):
+        """Of most nothing is left when what they belong to goes."""
+
+
+class Subscription(SetAnew, CloudFormationModel):
     """AWS::SNS::Subscription of an endpoint to a topic."""
 
     def __init__(self, arn: str):
@@ -75,9 +99,15 @@ class Subscription(CloudFormationModel):
             subscription.attributes["RedrivePolicy"] = redrive
         return cls(subscription.arn)
 
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name
+    ):
+        sns_backends[account_id][region_name].unsubscribe(resource_name)
 
-class TopicPolicy(CloudFormationModel):
-    """AWS::SNS::TopicPolicy on topics given by their ARNs; simulation/sns.py enforces it."""
+
+class TopicPolicy(SetAnew, CloudFormationModel):
+    """AWS::SNS::TopicPolicy on topics given by their ARNs. simulation/sns.py enforces it."""
 
     def __init__(self, name: str):
         self.physical_resource_id = name
@@ -101,8 +131,8 @@ class TopicPolicy(CloudFormationModel):
         return cls(resource_name)
 
 
-class QueuePolicy(CloudFormationModel):
-    """AWS::SQS::QueuePolicy on queues given by their URLs; simulation/sqs.py enforces it."""
+class QueuePolicy(SetAnew, CloudFormationModel):
+    """AWS::SQS::QueuePolicy on queues given by their URLs. simulation/sqs.py enforces it."""
 
     def __init__(self, name: str):
         self.physical_resource_id = name
@@ -127,7 +157,7 @@ class QueuePolicy(CloudFormationModel):
         return cls(resource_name)
 
 
-class Alarm(CloudFormationModel):
+class Alarm(SetAnew, CloudFormationModel):
     """AWS::CloudWatch::Alarm on one metric."""
 
     NUMBERS = {
@@ -172,6 +202,12 @@ class Alarm(CloudFormationModel):
         )
         return cls(properties["AlarmName"])
 
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name, cloudformation_json, account_id, region_name
+    ):
+        cloudwatch_backends[account_id][region_name].delete_alarms([resource_name])
+
 
 class Schedule(CloudFormationModel):
     """AWS::Scheduler::Schedule in the default group. moto runs no schedule."""
@@ -209,16 +245,9 @@ class Schedule(CloudFormationModel):
         return cls(cloudformation_json["Properties"]["Name"])
 
 
-def expanded(template: str) -> str:
-    """A template with its loops (Fn::ForEach) written out, by cfn-lint's own transform; any other
-    as it is. A loop over a parameter takes the parameter's default."""
+@functools.cache
+def expanded(template: str, parameters: tuple[tuple[str, str], ...] = ()) -> str:
+    """A template with its loops (Fn::ForEach) written out; any other as it is."""
     if "AWS::LanguageExtensions" not in template:
         return template
-    # Not at the top: it takes more than a second.
-    from cfnlint.decode import cfn_yaml
-    from cfnlint.template import Template
-
-    decoded = Template("template", cfn_yaml.loads(template), ["us-east-1"])
-    if problems := decoded.transform():
-        raise ValueError(f"AWS::LanguageExtensions: {problems}")
-    return json.dumps(decoded.template)
+    return json.dumps(written_out(template, dict(parameters)))

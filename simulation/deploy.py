@@ -1,6 +1,5 @@
 """Deploying to the simulated cloud with the tools that deploy to AWS."""
 
-import atexit
 import functools
 import multiprocessing
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from . import tools
 from .cloud import ADMINISTRATOR, Cloud
 from .cloudformation import expanded  # its import registers resource types with moto
+from .lambda_template import folder_of_this_process
 
 ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
@@ -160,9 +160,7 @@ def _forked(
 @functools.cache
 def _archives() -> Path:
     """Where this process keeps the archives that it has built."""
-    folder = tempfile.TemporaryDirectory(prefix="archives-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+    return folder_of_this_process("archives-")
 
 
 def c7n_org(

@@ -17,7 +17,7 @@ from moto.core.responses import BaseResponse
 from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociation
 from moto.iam.access_control import IAMPolicyStatement, IAMRequest, PermissionResult
 from moto.iam.exceptions import LimitExceededException
-from moto.iam.models import IAMBackend, Role, iam_backends
+from moto.iam.models import IAMBackend, ManagedPolicy, Role, iam_backends
 from moto.sts.models import sts_backends
 from moto.sts.responses import TokenResponse
 from moto.utilities.utils import get_partition
@@ -34,6 +34,7 @@ def corrected_iam() -> Iterator[None]:
         inline_policies_have_a_quota(),
         roles_decide_who_assumes_them(),
         stacks_give_roles_their_policies(),
+        stacks_change_managed_policies(),
     ):
         yield
 
@@ -142,21 +143,66 @@ def _allowing(policy: dict, action: str, context: dict) -> Iterator[dict]:
 def stacks_give_roles_their_policies():
     """A role of a CloudFormation stack has the policies of `ManagedPolicyArns` and `Policies`.
 
-    moto passes over the first, and keeps the second in a form of which its own enforcement makes
-    nothing. https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iam-role.html
+    moto passes over the first, keeps the second in a form of which its own enforcement makes
+    nothing, at an update changes neither, and deletes no role that has one of the first. https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iam-role.html
     """
     create = Role.create_from_cloudformation_json.__func__
+    delete = Role.delete_from_cloudformation_json.__func__
 
-    def create_from_cloudformation_json(cls, name, template, account_id, region, **kwargs):
-        role = create(cls, name, template, account_id, region, **kwargs)
-        role.policies = {name: json.dumps(policy) for name, policy in role.policies.items()}
+    def give(role, properties, account_id, region):
         backend = iam_backends[account_id][get_partition(region)]
-        for arn in template["Properties"].get("ManagedPolicyArns", ()):
+        role.policies = {
+            p["PolicyName"]: json.dumps(p["PolicyDocument"]) for p in properties.get("Policies", ())
+        }
+        wanted = properties.get("ManagedPolicyArns", ())
+        for arn in set(role.managed_policies) - set(wanted):
+            backend.detach_role_policy(arn, role.name)
+        for arn in wanted:
             backend.attach_role_policy(arn, role.name)
         return role
 
+    def create_from_cloudformation_json(cls, name, template, account_id, region, **kwargs):
+        role = create(cls, name, template, account_id, region, **kwargs)
+        return give(role, template["Properties"], account_id, region)
+
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        properties = cloudformation_json["Properties"]
+        return give(original_resource, properties, account_id, region_name)
+
+    def delete_from_cloudformation_json(cls, name, template, account_id, region):
+        role = iam_backends[account_id][get_partition(region)].get_role(name)
+        give(role, {}, account_id, region)
+        delete(cls, name, template, account_id, region)
+
+    return mock.patch.multiple(
+        Role,
+        delete_from_cloudformation_json=classmethod(delete_from_cloudformation_json),
+        create_from_cloudformation_json=classmethod(create_from_cloudformation_json),
+        update_from_cloudformation_json=classmethod(update_from_cloudformation_json),
+    )
+
+
+def stacks_change_managed_policies():
+    """An update of a managed policy in a stack gives it another document.
+
+    moto forgets the policy. CloudFormation updates PolicyDocument without interruption:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-iam-managedpolicy.html
+    """
+
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        backend = iam_backends[account_id][get_partition(region_name)]
+        document = json.dumps(cloudformation_json["Properties"]["PolicyDocument"])
+        backend.create_policy_version(original_resource.arn, document, True)
+        return original_resource
+
     return mock.patch.object(
-        Role, "create_from_cloudformation_json", classmethod(create_from_cloudformation_json)
+        ManagedPolicy,
+        "update_from_cloudformation_json",
+        classmethod(update_from_cloudformation_json),
     )
 
 

@@ -21,6 +21,7 @@ import io
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -209,11 +210,18 @@ class ForkingLauncher(Launcher):
             template.close()
 
 
+def folder_of_this_process(prefix: str) -> Path:
+    """A temporary folder that goes with this process. One of `TemporaryDirectory` would go with the
+    first worker that is forked from it."""
+    folder, pid = tempfile.mkdtemp(prefix=prefix), os.getpid()
+    atexit.register(lambda: os.getpid() == pid and shutil.rmtree(folder, ignore_errors=True))
+    return Path(folder)
+
+
 @functools.cache
 def forking(wound: bool) -> ForkingLauncher:
     """The launcher of this process: templates and code outlive a cloud."""
-    folder = tempfile.TemporaryDirectory(prefix="lambda-")
-    launcher = ForkingLauncher(Path(folder.name), wound)
-    atexit.register(folder.cleanup)
-    atexit.register(launcher.close)  # before the folder goes
+    launcher = ForkingLauncher(folder_of_this_process("lambda-"), wound)
+    pid = os.getpid()
+    atexit.register(lambda: os.getpid() == pid and launcher.close())  # before the folder goes
     return launcher

@@ -6,11 +6,13 @@ corrects anything: that is simulation/ec2.py and its like, and comes first.
 
 import contextlib
 import functools
+import pickle
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 from moto import backends
+from moto.cloudformation.models import ChangeSet, Stack
 from moto.core import responses
 from moto.core.serialize import MISSING, AttributePicker, AttributePickerContext
 from moto.core.utils import get_value
@@ -30,6 +32,7 @@ def quick_moto() -> Iterator[None]:
         transformers_are_found_once(),
         tags_are_looked_up(),
         messages_are_signed_with_one_key(),
+        templates_are_parsed_once(),
     ):
         yield
 
@@ -100,3 +103,24 @@ def tags_are_looked_up():
         ]
 
     return mock.patch.object(TaggedEC2Resource, "get_tags", get_tags)
+
+
+@functools.cache
+def _parsed(text: str, parse=Stack.parse_template) -> bytes:
+    return pickle.dumps(parse(text))
+
+
+@contextlib.contextmanager
+def templates_are_parsed_once() -> Iterator[None]:
+    """moto parses a template again for each look at a stack or change set, in pure Python."""
+
+    def of_a_change_set(self: ChangeSet) -> None:
+        self.template_dict = pickle.loads(_parsed(self.template))
+
+    with (
+        mock.patch.object(
+            Stack, "parse_template", staticmethod(lambda t: pickle.loads(_parsed(t)))
+        ),
+        mock.patch.object(ChangeSet, "_parse_template", of_a_change_set),
+    ):
+        yield

@@ -160,6 +160,9 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
         (["deploy"], "say REGION=..."),
         (["status"], "say REGION=..."),
         (["status", "REGION=us-wst-2"], "Did you mean us-west-2?"),
+        (["infra"], "say REGION=..."),
+        (["infra", f"REGION={REGION}", "PARAMETERS=PublisherArn=x"], "Did you mean PublisherArns?"),
+        (["stackset", f"REGIONS={REGION}"], "say ORGANIZATIONAL_UNITS=..."),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(make, arguments, reason):

@@ -23,8 +23,7 @@ def organization(cloud, tmp_path_factory):
     folder = tmp_path_factory.mktemp("organization")
     mailer = deploy.mailer_stack(cloud, HERE, US)
     for account, region in EVERYWHERE:
-        roles = "yes" if region == US else "no"
-        deploy.account_stack(cloud, account, region, mailer["MailQueueArn"], CreateRole=roles)
+        deploy.account_stack(cloud, account, region, mailer["MailQueueArn"], RoleRegion=US)
     return Organization(cloud, folder)
 
 

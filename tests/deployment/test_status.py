@@ -41,7 +41,7 @@ class Account:
     def __init__(self, cloud):
         self.cloud = cloud
         self.mail = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-        for region, more in ((REGION, {}), (FIRST, {"CreateRole": "no"})):
+        for region, more in ((REGION, {}), (FIRST, {"RoleRegion": REGION})):
             deploy.account_stack(cloud, ACCOUNT, region, self.mail["MailQueueArn"], **more)
         deploy.deploy(cloud, [GUARD], ACCOUNT, FIRST)
         self.deploy()
@@ -268,7 +268,7 @@ def test_what_is_missing_is_found(account):
         TemplateBody=(deploy.INFRA / "account.yml").read_text() + "# older",
         Parameters=[
             {"ParameterKey": key, "UsePreviousValue": True}
-            for key in ("MailQueueArn", "CreateRole")
+            for key in ("MailQueueArn", "RoleRegion")
         ],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )

@@ -41,14 +41,14 @@ def office(post, sink, stack):
 class Topic:
     """The topic of an account and region, as infra/account.yml makes it."""
 
-    def __init__(self, office, stack, account, region, role="no"):
+    def __init__(self, office, stack, account, region, role="us-west-2"):
         self.account, self.office = account, office
         self.sns = office.cloud.client("sns", account, region, "guardduty-response-finding-notify")
         self.sqs = office.cloud.client("sqs", account, region)
         self.arn = f"arn:aws:sns:{region}:{account}:guardduty-response"
         if not [t for t in self.sns.list_topics()["Topics"] if t["TopicArn"] == self.arn]:
             queue = stack["MailQueueArn"]
-            deploy.account_stack(office.cloud, account, region, queue, CreateRole=role)
+            deploy.account_stack(office.cloud, account, region, queue, RoleRegion=role)
 
     @property
     def subscription(self):
@@ -70,7 +70,7 @@ def test_a_subscription_waits_for_the_mailer_then_mails_arrive_with_the_accounts
     office, sink, stack, caplog
 ):
     caplog.set_level(logging.INFO)
-    topic = Topic(office, stack, MEMBER, THERE, "yes")
+    topic = Topic(office, stack, MEMBER, THERE, "")
     assert topic.subscription == "PendingConfirmation"
     topic.publish("too-early")
     assert office.count() == (1, 0), "of a pending subscription the queue gets the question alone"
@@ -94,7 +94,7 @@ def test_a_subscription_waits_for_the_mailer_then_mails_arrive_with_the_accounts
 
 
 def test_a_topic_speaks_of_its_own_account_alone(office, sink, stack):
-    topic = Topic(office, stack, MEMBER, THERE, "yes")
+    topic = Topic(office, stack, MEMBER, THERE, "")
     office.mailer().once()
     topic.publish("f-2", about=OTHER)
     loop = office.mailer()
@@ -109,7 +109,7 @@ def test_a_topic_speaks_of_its_own_account_alone(office, sink, stack):
 
 
 def test_what_is_not_known_is_refused_by_name_and_confirmed_when_it_is(office, sink, stack, capsys):
-    topic = Topic(office, stack, OTHER, THERE, "yes")
+    topic = Topic(office, stack, OTHER, THERE, "")
     loop = office.mailer()
     loop.once()
     (line,) = loop.kept.values()
@@ -156,7 +156,7 @@ def test_a_signed_call_that_is_refused_is_made_unsigned(office, stack):
 
 def test_opt_in_regions_have_an_sns_of_their_own_and_others_stay_outside(office, sink, stack):
     near, far = (Topic(office, stack, MEMBER, region) for region in (OPT_IN, FAR))
-    stranger = Topic(office, stack, STRANGER, REGION, "yes")
+    stranger = Topic(office, stack, STRANGER, REGION, "")
     office.mailer().once()
     assert near.subscription.startswith(near.arn)
     # no question has reached the queue: of a region that is not named, of another organisation
@@ -171,7 +171,7 @@ def test_opt_in_regions_have_an_sns_of_their_own_and_others_stay_outside(office,
 def test_what_a_wrong_policy_keeps_out_is_in_the_dead_letter_queue_of_its_account(
     office, sink, stack, wrong
 ):
-    topic = Topic(office, stack, MEMBER, THERE, "yes")
+    topic = Topic(office, stack, MEMBER, THERE, "")
     office.mailer().once()
     kms = office.cloud.client("kms", ACCOUNT, REGION)
     key = kms.describe_key(KeyId="alias/guardduty-response-mail")["KeyMetadata"]["KeyId"]

@@ -287,7 +287,7 @@ def test_the_mail_names_the_function_and_escapes_the_call(guard):
 def test_in_us_east_1_it_tells_what_iam_reports_by_the_same_mail_queue(guard):
     """As the README says: no mailer there, no second roles."""
     queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:guardduty-response-mail"
-    deploy.account_stack(guard.cloud, ACCOUNT, "us-east-1", queue, CreateRole="no")
+    deploy.account_stack(guard.cloud, ACCOUNT, "us-east-1", queue, RoleRegion=REGION)
     deploy.deploy(guard.cloud, [GUARD], ACCOUNT, "us-east-1")
     call = api_call("DeletePolicy", {"policyArn": TELL}, service="iam")
 

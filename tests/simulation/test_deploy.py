@@ -82,7 +82,7 @@ def test_a_second_region_makes_no_role_and_its_topic_names_them_all(cloud):
     policies = iam.list_policies(Scope="Local")["Policies"]
 
     queue = mail["MailQueueArn"]
-    deploy.account_stack(cloud, ACCOUNT, "eu-west-1", queue, CreateRole="no", **chosen)
+    deploy.account_stack(cloud, ACCOUNT, "eu-west-1", queue, RoleRegion=REGION, **chosen)
 
     assert iam.list_roles()["Roles"] == roles
     assert iam.list_policies(Scope="Local")["Policies"] == policies
