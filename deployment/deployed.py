@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from botocore.exceptions import BotoCoreError, ClientError
 from c7n.mu import LambdaManager
 
-from custom_actions import autonomy, provision
+from custom_actions import autonomy, central, provision
 from custom_actions.version import VERSION, VERSION_TAG
 from deployment.checks import Checks, arn, deploy, unless
 from deployment.errors import reason
@@ -77,7 +77,12 @@ def deployed(target, session, policy, mend, opt_in=False, who=False):
     found.modified = function["Configuration"]["LastModified"]
     if autonomy.OPTION in policy["mode"].get("execution-options", {}):
         found.mode = compare_mode(checks, target, function, mend)
-    wanted = expected(target, session, policy, found.mode or autonomy.OBSERVE)
+    tags = function.get("Tags", {})
+    said = {
+        autonomy.OPTION: found.mode or autonomy.OBSERVE,
+        central.OPTION: tags.get(central.TAG, central.NONE),
+    }
+    wanted = expected(target, session, policy, said)
     wanted.func.arn = f"{arn(target, 'lambda')}:function:{name}"
     compare(checks, wanted, function, mend)
     with checks.reading("permission"):

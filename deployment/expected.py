@@ -67,20 +67,21 @@ def load(policy):
     load_resources((f"aws.{policy['resource'].removeprefix('aws.')}",))
 
 
-def expected(target, session, policy, word):
+def expected(target, session, policy, said):
     """The Expected of one policy (its data) in a target; session: of the target.
 
-    word: how far it may go by itself, observe, ask or contain.
+    said: Custodian's variables besides those of the account: what the function has by a former
+    deploy.
     """
     load(policy)
-    made = functools.partial(function, target, session, policy, word)
+    made = functools.partial(function, target, session, policy, said)
     func = made(None)
     (source,) = func.get_events(None)
     pattern = json.loads(source.render_event_pattern())
     return Expected(policy["name"], func, func.get_config(), pattern, made)
 
 
-def function(target, session, policy, word, tracer):
+def function(target, session, policy, said, tracer):
     # as c7n-org does for each account
     config = Config.empty(
         region=target.region, account_id=target.account_id, output_dir="", tracer=tracer
@@ -88,7 +89,9 @@ def function(target, session, policy, word, tracer):
     data = {"policies": [copy.deepcopy(policy)]}
     (made,) = PolicyCollection.from_data(data, config, lambda *_, **__: session)
     reset_session_cache()  # Custodian's, which has that of another account
-    variables = {**target.account.get("vars", {}), autonomy.OPTION: word}
+    variables = {**said, **target.account.get("vars", {})} | {
+        autonomy.OPTION: said[autonomy.OPTION]
+    }
     made.expand_variables(made.get_variables(variables))
     made.ctx = contextlib.nullcontext()  # no output of a run
     log = logging.getLogger("custodian.serverless")

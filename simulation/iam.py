@@ -8,7 +8,6 @@ import contextlib
 import json
 import re
 from collections.abc import Collection, Iterator
-from fnmatch import fnmatchcase
 from unittest import mock
 
 from moto.core.authorization import enable_iam_authentication
@@ -21,6 +20,9 @@ from moto.iam.models import IAMBackend, ManagedPolicy, Role, iam_backends
 from moto.sts.models import sts_backends
 from moto.sts.responses import TokenResponse
 from moto.utilities.utils import get_partition
+
+from . import policies
+from .organizations import organization_of
 
 ROLE_POLICY_SIZE = 10240
 ORGANIZATION = "o-simulation0"
@@ -81,7 +83,7 @@ def roles_decide_who_assumes_them():
 
     moto lets everybody assume every role, one too that does not exist. STS: AccessDenied. Here this
     holds for callers whose own role exists; the others (administrators, who deploys) were made from
-    nothing. Of conditions those are known that infra/ has. All accounts are in one organisation.
+    nothing. Of their policies the inline ones count. Without an organisation all are in one.
     https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
     """
     assume = TokenResponse.assume_role
@@ -92,28 +94,27 @@ def roles_decide_who_assumes_them():
         caller = issued.get_assumed_role_from_access_key(self.access_key)
         role = caller and _role(caller.role_arn)
         if role:
+            target, organization = _role(wanted), organization_of(self.current_account)
             context = {
                 "aws:PrincipalArn": role.arn,
-                "aws:PrincipalOrgID": ORGANIZATION,
-                "aws:ResourceOrgID": ORGANIZATION,
+                "aws:PrincipalOrgID": organization or ORGANIZATION,
+                "aws:ResourceOrgID": organization or ORGANIZATION,
                 # Cloud names the session of a function so
                 "lambda:SourceFunctionArn": f"arn:{partition}:lambda:{self.region}:"
                 f"{self.current_account}:function:{caller.session_name}",
             }
-            target = _role(wanted)
+            request = policies.Request("sts:AssumeRole", wanted, role.arn, context)
             trust = json.loads(target.assume_role_policy_document) if target else {}
-            root = f"arn:{partition}:iam::{self.current_account}:root"
-            trusted = any(
-                s["Principal"].get("AWS") in (root, role.arn)
-                for s in _allowing(trust, "sts:AssumeRole", context)
-            )
-            policies = [json.loads(policy) for policy in role.policies.values()]
-            permitted = any(
-                fnmatchcase(wanted, s["Resource"])
-                for policy in policies
-                for s in _allowing(policy, "sts:AssumeRole", context)
-            )
-            if not (trusted and permitted):
+            trusting = [s | {"Resource": wanted} for s in trust.get("Statement", ())]
+            permitting = [
+                s | {"Principal": "*"}
+                for policy in role.policies.values()
+                for s in policies.listed(json.loads(policy)["Statement"])
+            ]
+            if not all(
+                policies.effect({"Statement": statements}, request) == "Allow"
+                for statements in (trusting, permitting)
+            ):
                 raise AccessDeniedError(caller.arn, f"sts:AssumeRole on resource: {wanted}")
         return assume(self)
 
@@ -124,20 +125,6 @@ def _role(arn: str) -> Role | None:
     _, partition, _, _, account_id, name = arn.split(":", 5)
     roles = iam_backends[account_id][partition].roles.values()
     return next((role for role in roles if role.arn == arn), None)
-
-
-def _allowing(policy: dict, action: str, context: dict) -> Iterator[dict]:
-    """The statements of a policy that allow an action, as far as their conditions are met."""
-    compare = {"StringEquals": str.__eq__, "ArnEquals": fnmatchcase, "ArnLike": fnmatchcase}
-    for statement in policy.get("Statement", ()):
-        if statement["Effect"] == "Allow" and statement["Action"] == action:
-            tests = statement.get("Condition", {}).items()
-            if all(
-                compare[operator](context[key], wanted)
-                for operator, keys in tests
-                for key, wanted in keys.items()
-            ):
-                yield statement
 
 
 def stacks_give_roles_their_policies():

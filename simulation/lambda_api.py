@@ -11,7 +11,7 @@ from unittest import mock
 from urllib.parse import unquote
 
 from moto.awslambda.exceptions import LambdaClientError
-from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.awslambda.models import LambdaBackend, LambdaFunction, LambdaStorage
 from moto.awslambda.policy import Policy
 from moto.awslambda.responses import LambdaResponse
 from moto.awslambda.urls import url_paths
@@ -34,7 +34,12 @@ class Throttled(LambdaClientError):
 @contextlib.contextmanager
 def corrected_lambda() -> Iterator[None]:
     """Apply the corrections until the end of the block."""
-    with kept_dead_letter_config(), zero_concurrency_is_shown(), permissions_are_given_once():
+    with (
+        kept_dead_letter_config(),
+        zero_concurrency_is_shown(),
+        permissions_are_given_once(),
+        versions_go_with_the_function(),
+    ):
         yield
 
 
@@ -98,6 +103,24 @@ def permissions_are_given_once():
         return add(self, raw, qualifier)
 
     return mock.patch.object(Policy, "add_statement", add_statement)
+
+
+def versions_go_with_the_function():
+    """DeleteFunction without a version deletes all of them; moto stumbles (500) where the code was
+    updated before. https://docs.aws.amazon.com/lambda/latest/api/API_DeleteFunction.html
+    """
+    delete = LambdaStorage.del_function
+
+    def del_function(self, name_or_arn, qualifier=None):
+        if qualifier:
+            return delete(self, name_or_arn, qualifier)
+        name = self.get_function_by_name_or_arn_with_qualifier(name_or_arn).function_name
+        for arn in [arn for arn, known in self._arns.items() if known.function_name == name]:
+            del self._arns[arn]
+        del self._functions[name]
+        return None
+
+    return mock.patch.object(LambdaStorage, "del_function", del_function)
 
 
 @contextlib.contextmanager

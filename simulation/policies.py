@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_con
 
 import fnmatch
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -53,8 +54,11 @@ COMPARE = {
 def applies(operator: str, wanted: str | list[str], found: str | list[str] | None) -> bool:
     """One condition. found: the value of its key in the request, a list of several, or None."""
     quantifier, _, operator = operator.rpartition(":")
+    if operator.endswith("IfExists") and found is None:
+        return True
+    operator = operator.removesuffix("IfExists")
     if operator == "Null":
-        return (found is None) is (wanted == "true")
+        return (found is None) is (listed(wanted) == ["true"])
     negated = "Not" in operator
     compare = COMPARE[operator.replace("Not", "")]
 
@@ -66,6 +70,15 @@ def applies(operator: str, wanted: str | list[str], found: str | list[str] | Non
     if found is None:
         return negated  # a key that is not there is like nothing
     return any(map(holds, listed(found)))
+
+
+def filled(wanted: str | list[str], context: Mapping) -> list[str]:
+    """The values of a condition, with those of the request for `${aws:...}`."""
+
+    def value(variable):
+        return str(context.get(variable[1].lower(), ""))
+
+    return [re.sub(r"\$\{(aws:[^}]+)\}", value, one) for one in listed(wanted)]
 
 
 def is_of(principal: str, named: object) -> bool:
@@ -95,7 +108,7 @@ def effect(policy: str | dict, request: Request) -> str | None:
         and any(like(one.lower(), request.action.lower()) for one in listed(statement["Action"]))
         and any(like(one, request.resource) for one in listed(statement["Resource"]))
         and all(
-            applies(operator, wanted, context.get(key.lower()))
+            applies(operator, filled(wanted, context), context.get(key.lower()))
             for operator, keys in statement.get("Condition", {}).items()
             for key, wanted in keys.items()
         )

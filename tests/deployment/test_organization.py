@@ -1,14 +1,20 @@
-"""deploy, plan and undeploy in the accounts and regions of a file."""
+"""deploy, plan and undeploy in the accounts and regions of a file; and a finding in one of them."""
 
+import copy
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from custom_actions.finding_file import read_finding
 from custom_actions.version import VERSION, VERSION_TAG
 from simulation import deploy
 from simulation.calls import ApiError
+from simulation.mail import Mailer
+from simulation.organizations import organization as make_organization
+from simulation.smtp import MailSink
+from simulation.world import build
 
 ROOT = Path(__file__).parents[2]
 HERE, US = "111122223333", "us-west-2"
@@ -16,20 +22,26 @@ ACCOUNTS = {"sandbox": HERE, "staging": "444455556666", "production": "777788889
 REGIONS = [US, "eu-central-1"]
 EVERYWHERE = [(account, region) for account in ACCOUNTS.values() for region in REGIONS]
 POLICIES = ["ec2-isolate", "finding-notify"]
+FINDING = read_finding(ROOT / "tests/findings/ec2-malicious-ip-caller.json")
+MEMBER = "guardduty-response-member"
+MAILS = ["GuardDuty Finding", "GuardDuty Remediation"]
 
 
 @pytest.fixture(scope="module")
 def organization(cloud, tmp_path_factory):
     folder = tmp_path_factory.mktemp("organization")
-    mailer = deploy.mailer_stack(cloud, HERE, US)
+    members = {account: name for name, account in ACCOUNTS.items()}
+    name = make_organization(cloud, "999988887777", members)
+    mailer = deploy.mailer_stack(cloud, HERE, US, OrganizationId=name)
     for account, region in EVERYWHERE:
-        deploy.account_stack(cloud, account, region, mailer["MailQueueArn"], RoleRegion=US)
-    return Organization(cloud, folder)
+        more = {"MemberRole": MEMBER, "OrganizationId": name} if account == HERE else {}
+        deploy.account_stack(cloud, account, region, mailer["MailQueueArn"], RoleRegion=US, **more)
+    return Organization(cloud, folder, mailer["MailQueueUrl"], name)
 
 
 class Organization:
-    def __init__(self, cloud, folder):
-        self.cloud = cloud
+    def __init__(self, cloud, folder, queue, name):
+        self.cloud, self.queue, self.name = cloud, queue, name
         self.accounts, self.policies = folder / "accounts.yml", folder / "policies"
         self.policies.mkdir()
         for name in POLICIES:
@@ -44,10 +56,9 @@ class Organization:
             }
             for name, account in ACCOUNTS.items()
         ]
-        listed[2]["vars"] = {"autonomy": "contain"}
-        self.accounts.write_text(
-            yaml.safe_dump({"vars": {"autonomy": "observe"}, "accounts": listed})
-        )
+        listed[2]["vars"] = {"autonomy": "contain", "owner": "shop team"}
+        self.listed = {"vars": {"autonomy": "observe"}, "accounts": listed}
+        self.accounts.write_text(yaml.safe_dump(self.listed))
 
     def run(self, command, *options):
         """(exit code, output)."""
@@ -94,7 +105,7 @@ def test_what_does_not_exist_or_is_not_valid_is_refused_before_anything(organiza
     code, output = organization.run("deploy", "--region", "eu-centrall-1")
     assert code == 2 and "Did you mean eu-central-1?" in output
     code, output = organization.run("deploy", "-p", "ec2-isolat")
-    assert code == 2 and "no policy ec2-isolat " in output
+    assert code == 2 and "no policy ec2-isolat." in output
     code, output = organization.run("deploy", "--mode", "contain")
     assert code == 2 and "autonomy: said in accounts.yml" in output
     wrong = organization.policies / "wrong.yml"
@@ -213,6 +224,86 @@ def test_old_versions_are_trimmed(organization):
     functions = organization.cloud.client("lambda", HERE, US)
     versions = functions.list_versions_by_function(FunctionName="custodian-finding-notify")
     assert len(versions["Versions"]) == 3  # with $LATEST
+
+
+def finding_in(account, region, **instance):
+    event = copy.deepcopy(FINDING) | {"account": account, "region": region}
+    event["detail"] |= {"accountId": account, "region": region}
+    event["detail"]["resource"]["instanceDetails"] |= instance
+    return event
+
+
+def test_a_finding_isolates_in_its_account_and_region_alone_and_is_mailed_by_name(organization):
+    """By the deployment of the account; by that of GuardDuty's administrator; and once by both."""
+    organization.is_everywhere()
+    cloud, there = organization.cloud, (ACCOUNTS["production"], "eu-central-1")
+    worlds = {place: build(cloud, finding_in(*place)) for place in EVERYWHERE}
+    world = worlds[there]
+
+    def others():
+        return {place: w.snapshot() for place, w in worlds.items() if place != there}
+
+    def isolated():
+        return {
+            instance
+            for instance, shown in world.snapshot().items()
+            for interface in shown["interfaces"]
+            if [group["name"] for group in interface["groups"]] == ["ForensicSecurityGroup"]
+        }
+
+    def found(number, instance):
+        """The accounts whose functions ran, and the mails, for a finding of this instance."""
+        event = finding_in(*there, instanceId=instance)
+        event["detail"]["id"] = f"{number:032}"
+        cloud.invocations.clear()
+        sink.mails.clear()
+        cloud.put_event(event)
+        cloud.wait_idle()
+        mailer.deliver_all()
+        subjects = sorted(mail.subject.split(" | ")[0] for mail in sink.mails)
+        return {one.account_id for one in cloud.invocations}, subjects
+
+    before, untouched = world.snapshot(), others()
+    with MailSink() as sink:
+        mailer = Mailer(
+            cloud, sink, HERE, US, organization.queue,
+            accounts=str(organization.accounts), administrator_accounts=[HERE],
+        )  # fmt: skip
+        mailer.deliver_all()  # which confirms the subscriptions of the other accounts
+
+        assert found(1, world.target) == (
+            {there[0]},
+            MAILS,
+        )
+        account = f"{there[0]} (production; environment: production; owner: shop team)"
+        assert all(account in " ".join(mail.text.split()) for mail in sink.mails)
+        assert isolated() == {world.target} and others() == untouched
+
+        # now the administrator alone acts
+        organization.run("undeploy", "-a", "production", "--yes")
+        deploy.stack(
+            cloud, "member-role.yml", there[0], US,
+            AdministratorAccountId=HERE, OrganizationId=organization.name,
+        )  # fmt: skip
+        central = copy.deepcopy(organization.listed)
+        central["accounts"][0]["vars"] = {"autonomy": "contain", "member-role": MEMBER}
+        organization.accounts.write_text(yaml.safe_dump(central))
+        code, output = organization.run("deploy", "-a", "sandbox", "--region", "eu-central-1")
+        assert code == 0, output
+        cloud.administrators[there[0]] = HERE
+        first, second = world.neighbours
+        assert found(2, first) == ({HERE}, MAILS)
+        assert all(account in " ".join(mail.text.split()) for mail in sink.mails)
+        assert isolated() == {world.target, first} and others() == untouched
+
+        # now both: the member's own came first (at the same moment: tests/test_central_mode.py)
+        code, output = organization.run("deploy", "-a", "production")
+        assert code == 0, output
+        del cloud.administrators[there[0]]
+        assert found(3, second) == ({there[0]}, MAILS)
+        cloud.administrators[there[0]] = HERE
+        assert found(3, second) == ({HERE, there[0]}, [])
+        assert isolated() == set(before) and others() == untouched
 
 
 def test_what_left_the_folder_goes_with_prune_and_all_with_undeploy(organization):

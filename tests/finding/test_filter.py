@@ -8,6 +8,8 @@ from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.loader import PolicyLoader
 
+import custom_actions  # noqa: F401 - registers the filter
+
 INSTANCES = [{"InstanceId": "i-0abc1234def567890"}, {"InstanceId": "i-0abc1234def567891"}]
 TYPES = ["UnauthorizedAccess:EC2/SSHBruteForce", "Recon:EC2/Portscan", {"prefix": "Trojan:EC2/"}]
 GUARD_DUTY = {"type": "guard-duty", "role": "guardduty-response-ec2-isolate"}
