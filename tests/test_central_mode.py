@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.utils import reset_session_cache
-from conftest import Pack
 from moto.sts.models import sts_backends
+from pack import Pack
 
 from custom_actions import central, clients, deadline, provision
 from custom_actions.finding_file import read_finding
