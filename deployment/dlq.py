@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import click
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from c7n.utils import generate_arn
 
 from custom_actions import guardduty
 from custom_actions.finding_file import camel_case
@@ -19,7 +20,7 @@ from deployment.policies import function_name, policies
 from deployment.targets import targeted
 from mailer.errors import one_line
 
-QUEUE = "guardduty-response-dlq"
+QUEUE, TOPIC = "guardduty-response-dlq", "guardduty-response"
 PREFIX = "custodian-"
 OLD = timedelta(days=1)
 # Seconds for which a letter is held: longer than a function can run.
@@ -53,6 +54,11 @@ class Letter:
         return (self.event or {}).get("detail-type") == "GuardDuty Finding"
 
     @property
+    def is_mail(self):
+        """Whether it is a mail, as SNS has it, that did not get to the mail queue."""
+        return (self.event or {}).get("Type") == "Notification"
+
+    @property
     def about(self):
         """What it is about, as it says itself: nothing of it is to be believed."""
         resource = self.detail.get("resource")
@@ -62,7 +68,9 @@ class Letter:
             "message": self.id,
             "function": self.function,
             "finding": self.detail.get("id") or self.detail.get("eventID"),
-            "type": self.detail.get("type") or self.detail.get("eventName"),
+            "type": "a mail"
+            if self.is_mail
+            else self.detail.get("type") or self.detail.get("eventName"),
             "instance": instance,
             "account": self.detail.get("accountId") or (self.event or {}).get("account"),
             "happened": (self.event or {}).get("time"),
@@ -87,10 +95,11 @@ def dlq(targets, finding, replay, function, aged, drop, as_json):
     what it answers. Only functions of this pack are invoked, whatever a letter says; and not with
     the finding of the letter, but with the one that GuardDuty has under its id: whoever may send to
     the queue could make one up. An API call, which the guards are about, is believed; they act by
-    the seal alone.
+    the seal alone. A mail that SNS could not put on the mail queue is published again.
 
     IAM: sqs:GetQueueUrl, sqs:ReceiveMessage, sqs:ChangeMessageVisibility, logs:FilterLogEvents;
-    with --replay lambda:InvokeFunction, guardduty:ListDetectors, guardduty:GetFindings; with
+    with --replay lambda:InvokeFunction, guardduty:ListDetectors, guardduty:GetFindings, sns:Publish
+    as one of PublisherArns of infra/account.yml; with
     --replay or --drop sqs:DeleteMessage.
     """
     if (replay or drop) and len(targets) != 1:
@@ -243,6 +252,8 @@ class Box:
 
     def replay(self, letter, function, aged):
         """(whether it is done, what is to be said)."""
+        if letter.is_mail:
+            return self.publish_again(letter)
         name = letter.function or function
         if name is None:
             return False, "it does not say which function it was: FUNCTION=custodian-..."
@@ -265,6 +276,23 @@ class Box:
             said = result.get("errorMessage") if isinstance(result, dict) else result
             return False, f"failed again: {one_line(said)}"
         return self.judge(letter, result)
+
+    def publish_again(self, letter):
+        """A mail, to the topic of this account and region. Nothing in it is believed here: the
+        mailer looks at what it says."""
+        try:
+            identity = self.session.client("sts").get_caller_identity()
+            topic = generate_arn(
+                "sns", TOPIC, account_id=identity["Account"], region=self.session.region_name
+            )
+            if letter.event.get("TopicArn") != topic:
+                return False, f"not of {topic}. DROP={letter.id} deletes it"
+            self.session.client("sns").publish(
+                TopicArn=topic, Message=str(letter.event.get("Message"))
+            )
+        except (ClientError, BotoCoreError) as error:
+            return False, reason(error)
+        return True, "published again"
 
     def judge(self, letter, result):
         """What a function has answered (custom_actions/handler.py)."""

@@ -39,6 +39,7 @@ BESIDES = {
         "guardduty:GetFindings",
         "guardduty:ListDetectors",
         "lambda:InvokeFunction",
+        "sns:Publish",
     },
     "`make probe`": {
         "guardduty:CreateSampleFindings",

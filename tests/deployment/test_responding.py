@@ -1,7 +1,9 @@
 """What people look at, `make isolated`, `make dlq`, `make probe`, in one cloud."""
 
+import base64
 import json
 import uuid
+import zlib
 
 import pytest
 from click.testing import CliRunner
@@ -219,6 +221,21 @@ def test_what_failed_is_listed_and_done_again(scene, pack, letters, run):
     assert run("dlq", "--drop", uuid.uuid4().hex)[0] == 1
     assert run("dlq", "--drop", foreign)[0] == 0
     assert set(letters.there) == {made_up, garbage}
+
+    # mails that SNS could not put on the mail queue, one of them of another topic
+    topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:guardduty-response"
+    pack.deliver(scene.finding(scene.instance()))
+    (sent,) = [m for m in pack.messages() if m["policy"]["name"] == "finding-notify"]
+    text = base64.b64encode(zlib.compress(json.dumps(sent).encode())).decode()
+    envelope = {"Type": "Notification", "Message": text}
+    letters.send(envelope | {"TopicArn": topic}, ErrorCode="AccessDenied")
+    theirs = letters.send(envelope | {"TopicArn": topic.replace(ACCOUNT, "999999999999")})
+    assert "type      a mail" in run("dlq")[1]
+    code, told = run("dlq", "--replay")
+    assert code == 1 and "published again" in told and set(letters.there) == {
+        made_up, garbage, theirs
+    }  # fmt: skip
+    assert pack.messages() == [sent]
 
 
 def test_what_is_old_or_still_fails_is_kept(scene, pack, letters, run):
