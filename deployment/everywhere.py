@@ -34,9 +34,11 @@ def everywhere(function, targets, *arguments, doing="Working"):
     if len(targets) == 1:
         return [attempt(function, targets[0], *arguments)]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    results = {}
+    console, results = Console(stderr=True), {}
     with (
-        Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress,
+        Progress(
+            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+        ) as progress,
         ProcessPoolExecutor(min(WORKER_COUNT, len(targets)), FORK) as pool,
     ):
         task = progress.add_task(doing, total=len(targets))
