@@ -16,8 +16,10 @@ DEPLOYABLE := $(shell grep -l '^    mode:' $(POLICIES))
 
 # A folder for each instance, so that two releases at once never share a file.
 RELEASE = output/release/$(INSTANCE)
-# GROUPS is a variable of bash, which the recipes must not see; only what stands behind make counts.
-RELEASE_GROUPS = $(if $(filter command,$(firstword $(origin GROUPS))),$(GROUPS))
+# Only what stands behind make counts: GROUPS is a variable of bash, which the recipes must not see, and
+# what answers for a person, or names regions of other accounts, is not left in a shell.
+typed = $(if $(filter command,$(firstword $(origin $(1)))),$($(1)))
+RELEASE_GROUPS = $(call typed,GROUPS)
 
 # The same for what is done by hand; a finding may be a file.
 ISOLATE = output/isolate/$(INSTANCE)
@@ -37,17 +39,18 @@ DEPLOYMENT := $(BIN)/python -m deployment
 # (custom_actions/central.py). Without MODE and MEMBER_ROLE a function stays as it is deployed, and a
 # new one observes and acts in its own account. MAX_PER_HOUR replaces the brake's number of the policy.
 SAID = $(if $(MODE),--mode "$(MODE)") $(if $(MEMBER_ROLE),--member-role "$(MEMBER_ROLE)") $(if $(MAX_PER_HOUR),--max-per-hour "$(MAX_PER_HOUR)")
-DEPLOY = $(if $(POLICY),-p "$(POLICY)") $(if $(PRUNE),--prune)
+DEPLOY = $(if $(POLICY),-p "$(POLICY)") $(if $(call typed,PRUNE),--prune)
 # names with commas; or c7n-org's own options: ACCOUNTS="-a sandbox"
 option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
-ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(REGION))
+ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(call typed,REGION)) $(call option,--role,$(ROLE))
+YES_TYPED = $(if $(call typed,YES),--yes)
 
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
 STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
 
 INFRA = $(if $(STACKS),--stacks "$(STACKS)") $(if $(MAIL_QUEUE),--mail-queue "$(MAIL_QUEUE)") \
 	$(if $(ALARM_TOPIC),--alarm-topic "$(ALARM_TOPIC)") $(if $(ORGANIZATION),--organization "$(ORGANIZATION)") \
-	$(foreach pair,$(PARAMETERS),--parameter '$(pair)') $(if $(YES),--yes)
+	$(foreach pair,$(PARAMETERS),--parameter '$(pair)') $(YES_TYPED)
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -90,16 +93,16 @@ record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
 
 infra: $(INSTALLED) need-REGION ## Make or update what must exist before a deploy, shown first; REGION=... [MAIL_QUEUE=arn] [ALARM_TOPIC=arn] [ORGANIZATION=o-...] [STACKS=...] [PARAMETERS="Key=Value ..."] [YES=1]
-	@$(BIN)/python -m deployment infra --region "$(REGION)" $(INFRA)
+	@$(DEPLOYMENT) infra --region "$(REGION)" $(INFRA)
 
-infra-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS="-a NAME"] [TAGS="-t KEY:VALUE"] [ROLE=name] and as infra
-	@$(BIN)/python -m deployment infra -c accounts.yml $(ACCOUNTS) $(TAGS) $(if $(ROLE),--role "$(ROLE)") $(INFRA)
+infra-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [ROLE=name] and as infra
+	@$(DEPLOYMENT) infra $(ORG) $(INFRA)
 
 stackset: $(INSTALLED) need-REGIONS need-ORGANIZATIONAL_UNITS ## The same by StackSets, in new accounts too; ORGANIZATIONAL_UNITS=ou-...,r-... REGIONS=first,second [DELEGATED=1] and as infra
-	@$(BIN)/python -m deployment stackset --organizational-units "$(ORGANIZATIONAL_UNITS)" --regions "$(REGIONS)" $(if $(DELEGATED),--delegated) $(INFRA)
+	@$(DEPLOYMENT) stackset --organizational-units "$(ORGANIZATIONAL_UNITS)" --regions "$(REGIONS)" $(if $(DELEGATED),--delegated) $(INFRA)
 
 accounts: $(INSTALLED) ## Write accounts.yml from AWS Organizations; [OU=/path] [REGIONS=a,b] [ROLE=name] [TAG=key:value] [VARS=tag,...] [MANAGEMENT=1]
-	@$(BIN)/python -m deployment accounts $(foreach ou,$(OU),--ou "$(ou)") $(if $(REGIONS),--regions "$(REGIONS)") $(if $(ROLE),--role "$(ROLE)") $(foreach tag,$(TAG),--tag "$(tag)") $(if $(VARS),--vars "$(VARS)") $(if $(MANAGEMENT),--management)
+	@$(DEPLOYMENT) accounts $(foreach ou,$(OU),--ou "$(ou)") $(if $(REGIONS),--regions "$(REGIONS)") $(if $(ROLE),--role "$(ROLE)") $(foreach tag,$(TAG),--tag "$(tag)") $(if $(VARS),--vars "$(VARS)") $(if $(MANAGEMENT),--management)
 
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
@@ -111,16 +114,16 @@ plan: $(INSTALLED) need-REGION ## Say what deploy would change, and change nothi
 	@$(DEPLOYMENT) plan --region "$(REGION)" $(SAID) $(DEPLOY)
 
 undeploy: $(INSTALLED) need-REGION ## Remove the functions and rules of the pack, after showing them; REGION=... [YES=1]
-	@$(DEPLOYMENT) undeploy --region "$(REGION)" $(if $(YES),--yes)
+	@$(DEPLOYMENT) undeploy --region "$(REGION)" $(YES_TYPED)
 
 deploy-org: $(INSTALLED) ## Deploy to the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [POLICY=name] [PRUNE=1]
-	@$(DEPLOYMENT) deploy $(ORG) $(DEPLOY)
+	@$(DEPLOYMENT) deploy $(ORG) $(SAID) $(DEPLOY)
 
 plan-org: $(INSTALLED) ## Say what deploy-org would change, and change nothing; as deploy-org
-	@$(DEPLOYMENT) plan $(ORG) $(DEPLOY)
+	@$(DEPLOYMENT) plan $(ORG) $(SAID) $(DEPLOY)
 
 undeploy-org: $(INSTALLED) ## Remove the pack from the accounts of accounts.yml, after showing the list; [ACCOUNTS=] [TAGS=] [YES=1]
-	@$(DEPLOYMENT) undeploy $(ORG) $(if $(YES),--yes)
+	@$(DEPLOYMENT) undeploy $(ORG) $(YES_TYPED)
 
 status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and what is not well; REGION=... [POLICY=name] [WHO=1] [JSON=1]
 	@$(DEPLOYMENT) status --region "$(REGION)" $(STATUS)
@@ -154,14 +157,14 @@ release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one is
 isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
 	@$(DEPLOYMENT) isolated --region "$(REGION)"
 
-isolated-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...]
+isolated-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [ROLE=name]
 	@$(DEPLOYMENT) isolated $(ORG)
 
 dlq: $(INSTALLED) need-REGION check-FINDING ## List what no function has dealt with; REGION=... [FINDING=id] [REPLAY=1 [AGED=1] [FUNCTION=...]] or DROP=<message>
 	@[[ "$(REPLAY)" =~ ^1?$$ && "$(AGED)" =~ ^1?$$ ]] || { echo "REPLAY and AGED are 1 or nothing"; exit 2; }
 	@$(DEPLOYMENT) dlq --region "$(REGION)" $(if $(FINDING),--finding "$(FINDING)") $(if $(REPLAY),--replay) $(if $(AGED),--aged) $(if $(FUNCTION),--function "$(FUNCTION)") $(if $(DROP),--drop "$(DROP)")
 
-dlq-org: $(INSTALLED) ## The same list in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...]
+dlq-org: $(INSTALLED) ## The same list in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [ROLE=name]
 	@$(DEPLOYMENT) dlq $(ORG)
 
 restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
@@ -171,7 +174,7 @@ restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a cred
 probe: $(INSTALLED) need-REGION ## Send a sample finding the whole way and wait for its mail; REGION=... [TIMEOUT=seconds]
 	@$(DEPLOYMENT) probe --region "$(REGION)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 
-probe-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [TIMEOUT=seconds]
+probe-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [ROLE=name] [TIMEOUT=seconds]
 	@$(DEPLOYMENT) probe $(ORG) $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 
 deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...

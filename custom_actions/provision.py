@@ -22,6 +22,7 @@ from c7n.policy import LambdaMode
 from c7n.utils import generate_arn, get_partition, local_session
 
 from custom_actions import autonomy, central
+from custom_actions.record import MAX_PER_HOUR
 from custom_actions.response import error_code, ignoring
 from custom_actions.version import VERSION, VERSION_TAG
 
@@ -36,10 +37,13 @@ RETRY_POLICY = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 24 * 36
 # their own in the function. Said as empty, they are taken off. Which is empty, `delta_function` has
 # to know of each.
 UNNAMED = {"Environment": {"Variables": {}}, "Layers": []}
+# Custodian's is that of the machine that deploys.
+ARCHITECTURE = {"Architectures": ["x86_64"]}
 LAMBDA_EMPTY_VALUES["Layers"] = UNNAMED["Layers"]
 
 BRAKE = "max-per-hour"
 BRAKE_UNSET = "{max-per-hour}"  # the variable, where nobody has given it a value
+BRAKE_OF_POLICY = "policy"
 
 custodian_provision = LambdaMode.provision
 custodian_publish = LambdaManager.publish
@@ -53,6 +57,8 @@ custodian_payload = CloudWatchEventSource.resolve_cloudtrail_payload
 # many are kept to compare with.
 VERSIONS, LATEST = 2, "$LATEST"
 
+WAIT, TRIES = 5, 7  # seconds; calls
+
 
 def provision(mode):
     """Deploy the function of a policy; what `LambdaMode.provision` returns."""
@@ -61,7 +67,7 @@ def provision(mode):
     deployed = functools.cache(functools.partial(deployed_tags, mode.policy))
     settle_autonomy(mode.policy, deployed)
     settle_member_role(mode.policy, deployed)
-    settle_brake(mode.policy)
+    settle_brake(mode.policy, deployed)
     return custodian_provision(mode)
 
 
@@ -72,12 +78,26 @@ def use_one_session(policy):
     assume it, Custodian goes on as the caller: with the policy of one account in another.
     """
     session = local_session(policy.session_factory)
+    session.events.register("needs-retry.lambda", wait_for_aws, unique_id="wait-for-aws")
 
     def sessions(assume=True, region=None):
         return session
 
     sessions.region = policy.options.region
     policy.session_factory = sessions
+
+
+def wait_for_aws(response, attempts, **_):
+    """Seconds until botocore sends a call to Lambda again, or None: for half a minute, while a role
+    that was just made is not known everywhere, or an update of the function is not through.
+
+    response: (HTTP response, parsed response), or None when there was none. Custodian waits after
+    an update of the code, not after one of the configuration.
+    https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
+    """
+    message = response[1].get("Error", {}).get("Message", "") if response else ""
+    soon = "cannot be assumed by Lambda" in message or "update is in progress" in message
+    return WAIT if soon and attempts < TRIES else None
 
 
 def publish(manager, func, *options, **more):
@@ -132,7 +152,7 @@ def reserve(manager, existing, func):
 
 def config(func):
     """PolicyLambda.get_config, with what the policy does not name as empty."""
-    return UNNAMED | custodian_config(func)
+    return UNNAMED | custodian_config(func) | ARCHITECTURE
 
 
 def add_rule(source, func, existing):
@@ -291,21 +311,25 @@ def settle_member_role(policy, deployed):
     log.info("policy:%s acts in members by %s", policy.name, mode[central.OPTION])
 
 
-def settle_brake(policy):
-    """Set the number of `isolate-instance` to the variable `max-per-hour`; the policy's own stays
-    where nobody has given that a value. Raises PolicyValidationError."""
-    options = policy.data["mode"].get("execution-options", {})
-    number = options.pop(BRAKE, BRAKE_UNSET)
+def settle_brake(policy, deployed):
+    """Set the number of `isolate-instance` to the variable `max-per-hour`, or to what the deployed
+    function has by a former deploy; and tag it. `policy` is the policy's own again. deployed: as
+    for `settle_autonomy`. Raises PolicyValidationError."""
+    mode = policy.data["mode"]
+    number = mode.get("execution-options", {}).pop(BRAKE, BRAKE_OF_POLICY)
     if number == BRAKE_UNSET:
+        number = (deployed() or {}).get(MAX_PER_HOUR, BRAKE_OF_POLICY)
+    if number == BRAKE_OF_POLICY:
         return
     if isinstance(number, bool) or not str(number).isdecimal() or int(number) < 1:
         raise PolicyValidationError(
-            f"policy:{policy.name} {BRAKE} {number!r} is not a whole number from 1 on. Nothing was "
-            "changed"
+            f"policy:{policy.name} {BRAKE} {number!r} is neither a whole number from 1 on nor "
+            f"{BRAKE_OF_POLICY}. Nothing was changed"
         )
     for action in policy.data["actions"]:
         if isinstance(action, dict) and action["type"] == "isolate-instance":
             action[BRAKE] = int(number)
+    mode.setdefault("tags", {})[MAX_PER_HOUR] = str(number)
     log.info("policy:%s %s:%s", policy.name, BRAKE, number)
 
 

@@ -38,6 +38,7 @@ RELEASED = "forensic:released:"
 AUTONOMY = "forensic:autonomy"
 DEPLOYMENT = "forensic:deployment"
 MEMBER_ROLE = "forensic:member-role"
+MAX_PER_HOUR = "forensic:max-per-hour"
 
 
 class Key(NamedTuple):
@@ -180,6 +181,12 @@ KEYS = {
         "how far the policy may go by itself; see custom_actions/autonomy.py",
         "a person, by the deploy",
         "nobody",
+    ),
+    MAX_PER_HOUR: Key(
+        "Lambda function",
+        "how many isolations an hour the brake lets pass, where it is not the policy's number",
+        "a person, by the deploy",
+        "a deploy with the number `policy`",
     ),
     MEMBER_ROLE: Key(
         "Lambda function",

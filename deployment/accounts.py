@@ -18,9 +18,9 @@ from botocore.exceptions import ClientError
 from c7n_org import cli as c7n_org
 from c7n_org import orgaccounts
 
-from deployment.errors import Refused, reason
+from deployment.errors import Refused, printable, reason
 from deployment.models import share_models
-from deployment.table import printable, show
+from deployment.table import show
 from deployment.targets import ROOT, known
 
 # What Organizations knows better than the file.

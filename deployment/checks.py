@@ -38,7 +38,7 @@ class Checks(list):
         """What AWS does not let be read is not well, and the rest goes on."""
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ValueError) as error:
             self.say(what, False, reason(error), GRANT if denied(error) else "")
 
 
@@ -63,12 +63,25 @@ def unless(absent, call, **parameters):
 
 def deploy(target, policy=""):
     """The command that deploys to a target, all policies or one."""
-    whose = f"-org ACCOUNTS={target.name}" if target.listed else ""
-    return f"make deploy{whose} REGION={target.region}" + (f" POLICY={policy}" if policy else "")
+    return make("deploy", target) + (f" POLICY={policy}" if policy else "")
 
 
-def infra(target):
-    return f"make infra REGION={target.region}"
+def make(what, target):
+    """A command that has a form for the accounts of accounts.yml, for this account alone."""
+    whose = f"-org ACCOUNTS={target.account_id}" if target.listed else ""
+    return f"make {what}{whose} REGION={target.region}"
+
+
+def infra(target, stack=""):
+    """stack: the name of the one that is there."""
+    if stack.startswith("StackSet-"):
+        return "make stackset"
+    return make("infra", target)
+
+
+def there(target):
+    """Where a command without such a form has to be run."""
+    return f" (with credentials of account {target.account_id})" if target.listed else ""
 
 
 def arn(target, service):

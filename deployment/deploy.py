@@ -16,9 +16,10 @@ from c7n_org.utils import account_tags, environ
 
 from custom_actions import archive, autonomy
 from custom_actions.response import ignoring
+from deployment.checks import infra
 from deployment.errors import Refused, reason
 from deployment.everywhere import everywhere
-from deployment.functions import deployed, remove_all
+from deployment.functions import refusal, remove_all, tagged
 from deployment.models import share_models
 from deployment.policies import FOLDER, function_name, policies, wanted
 from deployment.report import report
@@ -36,7 +37,7 @@ def deploying(command):
         targeted,
         click.option("--mode", type=click.Choice(autonomy.WORDS), help="with --region"),
         click.option("--member-role", help="with --region: see custom_actions/central.py"),
-        click.option("--max-per-hour", type=click.IntRange(1), help="with --region"),
+        click.option("--max-per-hour", help="with --region: a number, or `policy` for its own"),
         click.option("--prune", is_flag=True, help="remove the pack's functions without a policy"),
         click.option(
             "-p", "--policies", "named", multiple=True, help="names, by default all but opt-in/"
@@ -136,13 +137,15 @@ def attempt(policy, account, said, writes):
 def prune(session, keep, plan):
     """Remove the pack's functions that are not among `keep`; as `deploy_here`."""
     try:
-        names = sorted(deployed(session).keys() - keep)
+        names = [name for name in tagged(session) if name not in keep]
+        if plan:
+            done = {name: ([], refusal(session, name)) for name in names}
+        else:
+            done = remove_all(session, names)
     except (BotoCoreError, ClientError) as error:
         return {"functions without a policy": ([], reason(error))}
-    done = dict.fromkeys(names, ([], None)) if plan else remove_all(session, names)
-    return {
-        name: (["no policy has this name: removed"] * (not e), e) for name, (_, e) in done.items()
-    }
+    gone = ["no policy has this name: removed"]
+    return {name: ([] if error else gone, error) for name, (_, error) in done.items()}
 
 
 def refuse_unprepared(target, session, policies):
@@ -175,5 +178,5 @@ def refuse_unprepared(target, session, policies):
             missing.append(f"role {role}")
     if missing:
         raise Refused(
-            f"{', '.join(missing)}: not there. Make them first: make infra REGION={target.region}"
+            f"{', '.join(missing)}: not there. Make them first: {infra(target)}, or make stackset."
         )

@@ -13,11 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from c7n.mu import LambdaManager
 
 from custom_actions import autonomy, central, provision
+from custom_actions.record import MAX_PER_HOUR
 from custom_actions.version import VERSION, VERSION_TAG
-from deployment.checks import Checks, arn, deploy, unless
+from deployment.checks import Checks, arn, deploy, there, unless
 from deployment.errors import reason
 from deployment.expected import expected
-from deployment.functions import deployed as functions_of_the_pack
+from deployment.functions import tagged
 from deployment.policies import function_name
 
 ABSENT = ("ResourceNotFoundException",)
@@ -81,6 +82,7 @@ def deployed(target, session, policy, mend, opt_in=False, who=False):
     said = {
         autonomy.OPTION: found.mode or autonomy.OBSERVE,
         central.OPTION: tags.get(central.TAG, central.NONE),
+        provision.BRAKE: tags.get(MAX_PER_HOUR, provision.BRAKE_OF_POLICY),
     }
     wanted = expected(target, session, policy, said)
     wanted.func.arn = f"{arn(target, 'lambda')}:function:{name}"
@@ -170,7 +172,8 @@ def permission(checks, client, target, wanted, mend):
     for other in others:
         remove = f"aws lambda remove-permission --region {target.region} --function-name {name}"
         found = f"others may invoke it by {other}"
-        checks.say("permission", False, found, f"{remove} --statement-id {other}")
+        mend = f"{remove} --statement-id {other}{there(target)}"
+        checks.say("permission", False, found, mend)
 
 
 def is_for_rule(statement, source):
@@ -203,7 +206,7 @@ def rule(checks, client, wanted, mend):
     checks.say("pattern", same, "of here" if same else "not that of here", mend)
     targets = client.list_targets_by_rule(Rule=name)["Targets"]
     ours = [one for one in targets if one["Arn"] == wanted.func.arn]
-    queue = wanted.func.dead_letter_config["TargetArn"]
+    queue = wanted.func.dead_letter_config.get("TargetArn")
     if not ours:
         checks.say("target", False, "the function is none: no event reaches it", mend)
     elif len(targets) > 1:
@@ -260,6 +263,6 @@ def left_over(checks, target, session, known):
 
     known: the names of those that one does. One that is gone can still be listed for a short while.
     """
-    for name in sorted(set(functions_of_the_pack(session)) - set(known)):
+    for name in sorted(set(tagged(session)) - set(known)):
         found = f"{name}: no policy of the folder makes it"
         checks.say("left over", False, found, f"{deploy(target)} PRUNE=1")

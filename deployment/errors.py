@@ -32,6 +32,7 @@ MEANING = {
     "AWS.SimpleQueueService.NonExistentQueue": NO_STACK,
     "QueueDoesNotExist": NO_STACK,
     "RegionDisabledException": "enable the region in the account",
+    "ResourceConflictException": "somebody else changes it: wait a minute, then again",
 }
 
 
@@ -39,19 +40,25 @@ MEANING = {
 OURS = (click.ClickException, PolicyExecutionError, PolicyValidationError, ValueError)
 
 
+def printable(text):
+    """Text of AWS, a tag or a finding, without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(text))
+
+
 def reason(error):
     """One line about an error of AWS or botocore: the operation, AWS's words, what it means."""
     if isinstance(error, click.ClickException):  # of this package, for people
-        return error.message
-    if isinstance(error, NoCredentialsError):
-        return "no AWS credentials: log in, or set AWS_PROFILE"
-    if isinstance(error, ProfileNotFound):
-        return f"{error}: see `aws configure list-profiles`"
-    if isinstance(error, EndpointConnectionError):
-        return f"{error} Is the region spelt right, and is there a network?"
-    if isinstance(error, ClientError):
+        said = error.message
+    elif isinstance(error, NoCredentialsError):
+        said = "no AWS credentials: log in, or set AWS_PROFILE"
+    elif isinstance(error, ProfileNotFound):
+        said = f"{error}: see `aws configure list-profiles`"
+    elif isinstance(error, EndpointConnectionError):
+        said = f"{error} Is the region spelt right, and is there a network?"
+    elif isinstance(error, ClientError):
         code, message = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
         meant = f" ({MEANING[code]})" if code in MEANING else ""
-        return " ".join(f"{error.operation_name}: {code}: {message}{meant}".split())
-    named = "" if isinstance(error, OURS) else f"{type(error).__name__}: "
-    return " ".join(f"{named}{error}".split())
+        said = f"{error.operation_name}: {code}: {message}{meant}"
+    else:
+        said = str(error) if isinstance(error, OURS) else f"{type(error).__name__}: {error}"
+    return printable(" ".join(said.split()))

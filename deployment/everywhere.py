@@ -31,28 +31,30 @@ def everywhere(function, targets, *arguments, doing="Working"):
     Returns a Result for each, in the order of the targets. The function and what it returns must
     be picklable. One target alone runs in this process. Progress is shown on a terminal.
     """
+    if not targets:
+        return []
     if len(targets) == 1:
         return [attempt(function, targets[0], *arguments)]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     console, results = Console(stderr=True), {}
-    with (
-        Progress(
-            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-        ) as progress,
-        ProcessPoolExecutor(min(WORKER_COUNT, len(targets)), FORK) as pool,
-    ):
-        task = progress.add_task(doing, total=len(targets))
+    with ProcessPoolExecutor(min(WORKER_COUNT, len(targets)), FORK) as pool:
         pending = {
             pool.submit(attempt, function, target, *arguments): index
             for index, target in enumerate(targets)
         }
-        for future in as_completed(pending):
-            index = pending[future]
-            try:
-                results[index] = future.result()
-            except Exception as error:  # noqa: BLE001  a worker that died; the others go on
-                results[index] = Result(targets[index], error=reason(error))
-            progress.advance(task)
+        # the bar has a thread: it begins when all processes have been forked
+        bar = Progress(
+            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+        )
+        with bar as progress:
+            task = progress.add_task(doing, total=len(targets))
+            for future in as_completed(pending):
+                index = pending[future]
+                try:
+                    results[index] = future.result()
+                except Exception as error:  # noqa: BLE001  a worker that died; the others go on
+                    results[index] = Result(targets[index], error=reason(error))
+                progress.advance(task)
     return [results[index] for index in range(len(targets))]
 
 

@@ -9,11 +9,12 @@ from deployment.errors import reason
 HANDLER = "custom_actions.handler.run"
 
 
-def deployed(session):
-    """{name: tags} of the functions of an account and region that a deploy of the pack has made.
+def tagged(session, known=()):
+    """The names of the functions of an account and region that have the pack's tag, sorted.
 
-    By the tag alone: `custodian-` is in front of the names of every team's functions.
-    IAM: tag:GetResources.
+    By the tag: `custodian-` is in front of the names of every team's functions. The list of tags
+    may lag behind a deploy or a removal, so of the names in `known` Lambda itself is asked.
+    IAM: tag:GetResources; lambda:GetFunction, lambda:ListTags.
     https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/API_GetResources.html
     """
     pages = (
@@ -21,11 +22,24 @@ def deployed(session):
         .get_paginator("get_resources")
         .paginate(TagFilters=[{"Key": VERSION_TAG}], ResourceTypeFilters=["lambda:function"])
     )
-    return {
-        found["ResourceARN"].split(":")[6]: {tag["Key"]: tag["Value"] for tag in found["Tags"]}
-        for page in pages
-        for found in page["ResourceTagMappingList"]
-    }
+    listed = {r["ResourceARN"].split(":")[6] for p in pages for r in p["ResourceTagMappingList"]}
+    lambdas = LambdaManager(lambda: session)
+    asked = {name: lambdas.get(name) or {} for name in set(known) - listed}
+    return sorted(
+        listed | {n for n, shown in asked.items() if VERSION_TAG in shown.get("Tags", {})}
+    )
+
+
+def refusal(session, name):
+    """Why a function is not removed though it has the tag, or None.
+
+    Whoever may tag functions could have another team's removed. IAM: lambda:GetFunction.
+    """
+    found = LambdaManager(lambda: session).get(name)
+    if found and found["Configuration"]["Handler"] != HANDLER:
+        handler = found["Configuration"]["Handler"]
+        return f"it has the pack's tag {VERSION_TAG} but runs {handler}: left alone"
+    return None
 
 
 def remove_all(session, names):
@@ -33,26 +47,22 @@ def remove_all(session, names):
     done = {}
     for name in names:
         try:
-            remove(session, name)
-            done[name] = ["removed"], None
-        except (BotoCoreError, ClientError, ValueError) as error:
-            done[name] = [], reason(error)
+            error = refusal(session, name)
+            if not error:
+                remove(session, name)
+        except (BotoCoreError, ClientError) as caught:
+            error = reason(caught)
+        done[name] = ([] if error else ["removed"]), error
     return done
 
 
 def remove(session, name):
     """Remove a function, and before it its rule with all targets; what is gone already is no error.
 
-    Whoever may tag functions could have another team's function removed: one that does not run the
-    pack's handler is refused (ValueError). Its log group stays: it is what an investigator reads.
-    IAM: lambda:GetFunction, lambda:DeleteFunction, events:DescribeRule, events:ListTargetsByRule,
-    events:RemoveTargets, events:DeleteRule.
+    Its log group stays: it is what an investigator reads. IAM: lambda:DeleteFunction,
+    events:DescribeRule, events:ListTargetsByRule, events:RemoveTargets, events:DeleteRule.
     """
-    manager = LambdaManager(lambda: session)
-    found = manager.get(name)
-    if found and found["Configuration"]["Handler"] != HANDLER:
-        handler = found["Configuration"]["Handler"]
-        raise ValueError(f"{name} has the pack's tag {VERSION_TAG} but runs {handler}: left alone")
     words = dict.fromkeys(("handler", "memory_size", "timeout", "role", "runtime", "description"))
     rule = CloudWatchEventSource({}, lambda: session)
-    manager.remove(LambdaFunction({**words, "name": name, "events": [rule]}, None))
+    function = LambdaFunction({**words, "name": name, "events": [rule]}, None)
+    LambdaManager(lambda: session).remove(function)

@@ -11,6 +11,7 @@ from custom_actions.forensic_group import is_empty
 from custom_actions.instance import including_managed
 from custom_actions.record import tags_of
 from custom_actions.steps.seal_record import View, is_sealed
+from deployment.checks import there
 from deployment.everywhere import everywhere
 from deployment.targets import targeted
 from mailer.errors import one_line
@@ -136,7 +137,7 @@ def row(target, instance, attached, seals, groups, marked):
     since = begun.isoformat(timespec="seconds") if begun else tags.get(record.ISOLATED_AT)
     releasing = [s[seal.RELEASING] for s in view.seals.values() if seal.RELEASING in s]
     is_gone = instance["State"]["Name"] in ("terminated", "shutting-down")
-    command = f"make release INSTANCE={instance_id} REGION={target.region}"
+    command = f"make release INSTANCE={instance_id} REGION={target.region}{there(target)}"
     problems = []
     if not is_gone:
         problems = [

@@ -12,7 +12,7 @@ import json
 import yaml
 from c7n.utils import get_partition
 
-from deployment.checks import unless
+from deployment.checks import there, unless
 
 ABSENT = ("NoSuchEntity",)
 NO_VALUE = object()
@@ -88,23 +88,29 @@ class Template:
             for name, value in self.names.items():
                 of = of.replace(f"${{{name}}}", value) if isinstance(value, str) else of
             return of
-        return {
+        known = {
             "Equals": lambda: of[0] == of[1],
             "Not": lambda: not of[0],
             "And": lambda: all(of),
             "Or": lambda: any(of),
             "Join": lambda: of[0].join(of[1]),
             "Split": lambda: of[1].split(of[0]),
-        }[function]()
+        }
+        if function not in known:
+            raise ValueError(f"{function} is not understood here")
+        return known[function]()
 
 
 def compare(checks, target, iam, stack, body, given):
     """Each role of the template is there, for Lambda alone, with the policies of the template."""
     template = Template(body, target, given)
+    # a parameter that is not said gets its default
+    kept = " ".join(f"ParameterKey={name},UsePreviousValue=true" for name in given)
     mend = (
         f"aws cloudformation create-change-set --region {target.region} --stack-name {stack} "
         "--change-set-name mend --use-previous-template --deployment-mode REVERT_DRIFT "
-        "--capabilities CAPABILITY_NAMED_IAM, then look at it and execute it"
+        f"--capabilities CAPABILITY_NAMED_IAM --parameters {kept}, then look at it and execute it"
+        + there(target)
     )
     inline = {}
     for _, policy in template.resources("AWS::IAM::Policy"):

@@ -10,7 +10,6 @@ import sys
 import uuid
 from dataclasses import dataclass, field
 
-import boto3
 import click
 from botocore.exceptions import ClientError, WaiterError
 
@@ -18,7 +17,7 @@ from deployment import template
 from deployment.errors import Refused
 from deployment.everywhere import Result, attempt, everywhere
 from deployment.table import show
-from deployment.targets import Target, targeted
+from deployment.targets import targeted
 
 # name on the command line: (stack, template). In the order in which they are made.
 STACKS = {
@@ -204,7 +203,11 @@ def discard(session, planned):
     """Leave no change set behind, nor the empty stack that a first one makes."""
     cloudformation = session.client("cloudformation")
     cloudformation.delete_change_set(ChangeSetName=planned.change_set, StackName=planned.stack_id)
-    if planned.creates:
+    if not planned.creates:
+        return
+    # somebody else may have made the stack meanwhile, by a change set of their own
+    now = described(session, planned.stack_id)
+    if now and now["StackStatus"] == "REVIEW_IN_PROGRESS":
         cloudformation.delete_stack(StackName=planned.stack_id)
 
 
@@ -303,8 +306,7 @@ def answers(command):
 @click.command()
 @targeted
 @answers
-@click.option("--role", default="", help="with -c: instead of those in the file")
-def infra(targets, role, stacks, mail_queue, alarm_topic, organization, parameters, yes):
+def infra(targets, stacks, mail_queue, alarm_topic, organization, parameters, yes):
     """Make or update the stacks of infra/, after showing what would change.
 
     Without --stacks: account, alarms where a topic is said, each other that is there already, and
@@ -314,23 +316,16 @@ def infra(targets, role, stacks, mail_queue, alarm_topic, organization, paramete
     keys = wanted(stacks)
     only_declared(said, keys or STACKS)
     accounts = {}
-    for target in (as_role(target, role) for target in targets):
+    for target in targets:
         accounts.setdefault(target.account_id, []).append(target)
     done = apply(list(accounts.values()), keys, said, yes)
+    outputs = [(str(o.target), *pair) for o in done if o.answer for pair in o.answer.items()]
+    if outputs:
+        show("Outputs", ("account and region", "name", "value"), outputs)
     failed = [(str(one.target), one.error) for one in done if one.error]
     if failed:
         show("Not done", ("account and region", "reason"), failed)
         sys.exit(1)
-
-
-def as_role(target, role):
-    """The target, worked in as the role of this name: the one of accounts.yml may deploy, not make
-    roles, and is made by one of these stacks itself."""
-    if not role:
-        return target
-    partition = boto3.Session().get_partition_for_region(target.region)
-    arn = f"arn:{partition}:iam::{target.account_id}:role/{role}"
-    return Target(target.account | {"role": arn}, target.region)
 
 
 def said_by(mail_queue, alarm_topic, organization, parameters):

@@ -3,7 +3,6 @@
 IAM: the managed policy guardduty-response-status of infra/operators.yml.
 """
 
-import functools
 import json
 import sys
 from collections import Counter
@@ -89,7 +88,6 @@ def look(target, folder, chosen, who, alone=False):
     without the others.
     """
     session = target.session()
-    session.client = functools.cache(session.client)
     session.client("sts").get_caller_identity()  # a region that is off says so once, here
     found = []
     for name, policy in policies(folder).items():

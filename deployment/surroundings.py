@@ -8,7 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from deployment import roles
-from deployment.checks import arn, infra, unless
+from deployment.checks import arn, infra, there, unless
 from deployment.targets import ROOT
 
 STACK = "guardduty-response"
@@ -32,7 +32,8 @@ def surroundings(checks, target, session, kinds):
     with checks.reading("topic"):
         queue = topic(checks, target, session.client("sns"))
     with checks.reading("dead letters"):
-        dead_letters(checks, target, session, DEAD_LETTERS, f"make dlq REGION={target.region}")
+        mend = f"make dlq REGION={target.region}{there(target)}"
+        dead_letters(checks, target, session, DEAD_LETTERS, mend)
     if "guard-duty" in kinds:
         with checks.reading("guardduty"):
             guardduty(checks, target, session.client("guardduty"))
@@ -59,7 +60,7 @@ def stack(checks, target, session):
         )
         if not made or not made["StackResources"]:
             found = f"{STACK} is not there: no role, no topic, no dead-letter queue"
-            checks.say("stack", False, found, infra(target))
+            checks.say("stack", False, found, f"{infra(target)}, or make stackset")
             return
         name = made["StackResources"][0]["StackName"]
         found = client.describe_stacks(StackName=name)
@@ -70,9 +71,11 @@ def stack(checks, target, session):
     said = " ".join(f"{key}={value}" for key, value in sorted(given.items()) if value)
     if shown["StackStatus"] not in COMPLETE:
         why = shown.get("StackStatusReason", "")
-        checks.say("stack", False, f"{name} is {shown['StackStatus']} {why}".strip(), infra(target))
+        checks.say(
+            "stack", False, f"{name} is {shown['StackStatus']} {why}".strip(), infra(target, name)
+        )
     elif lines(body) != lines(TEMPLATE.read_text()):
-        checks.say("stack", False, f"{name} is of another version ({said})", infra(target))
+        checks.say("stack", False, f"{name} is of another version ({said})", infra(target, name))
     else:
         checks.say("stack", True, f"{name}, {said}")
     if given.get("RoleRegion", "") in ("", target.region):
@@ -155,14 +158,14 @@ def guardduty(checks, target, client):
     if not ids:
         create = f"aws guardduty create-detector {region} --enable"
         mend = f"{create} --finding-publishing-frequency {FREQUENCY}"
-        checks.say("guardduty", False, "off: no findings", mend)
+        checks.say("guardduty", False, "off: no findings", mend + there(target))
         return
     named = f"{region} --detector-id {ids[0]}"
     shown = client.get_detector(DetectorId=ids[0])
     update = f"aws guardduty update-detector {named}"
     on = shown["Status"] == "ENABLED"
     found = "on" if on else "suspended: no findings"
-    checks.say("guardduty", on, found, f"{update} --enable")
+    checks.say("guardduty", on, found, f"{update} --enable{there(target)}")
     of = client.get_administrator_account(DetectorId=ids[0]).get("Administrator") or {}
     administrator = of.get("AccountId")
     checks.say("administrator", True, administrator or "none, or this account itself")
@@ -170,12 +173,14 @@ def guardduty(checks, target, client):
     # An isolation that failed, or was undone, is tried again with the next update of its finding.
     # A member's frequency is its administrator's to set.
     # https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings_eventbridge.html
-    where = f" (in the administrator account {administrator})" if administrator else ""
+    mend = f"{update} --finding-publishing-frequency {FREQUENCY}{there(target)}"
+    if administrator:
+        mend = f"the same command for the detector of the administrator account {administrator}"
     checks.say(
         "frequency",
         often == FREQUENCY,
         often if often == FREQUENCY else f"{often}: a finding that goes on is sent again so late",
-        f"{update} --finding-publishing-frequency {FREQUENCY}{where}",
+        mend,
     )
     if administrator:
         checks.say(

@@ -4,6 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deployment.errors import printable
+
 # what is piped or logged is not cut at 80 columns
 WIDTH = 200
 
@@ -13,14 +15,9 @@ def show(title, columns, rows):
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    table = Table(title=title, title_justify="left", show_edge=False)
+    table = Table(title=escape(printable(title)), title_justify="left", show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     console.print(table)
-
-
-def printable(cell):
-    """A cell without what a terminal would take for a command."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(cell))

@@ -68,7 +68,18 @@ class Target:
                 )
             )  # fmt: skip
         session.client = functools.cache(session.client)
+        if self.listed:
+            self.check(session)
         return session
+
+    def check(self, session):
+        """Raises Refused where the account is another than the file says.
+
+        IAM: sts:GetCallerIdentity, which needs none.
+        """
+        found = session.client("sts").get_caller_identity()["Account"]
+        if found != self.account_id:
+            raise Refused(f"The role or profile of {self} is of account {found}.")
 
 
 def current(region):
@@ -80,9 +91,10 @@ def current(region):
     return Target(account, region)
 
 
-def listed(file, accounts=(), tags=(), regions=()):
+def listed(file, accounts=(), tags=(), regions=(), role=""):
     """The accounts and regions of a file like accounts.yml, those with a name or id among
-    `accounts` and with all `tags`. Raises Refused when there is none, or the file is wrong."""
+    `accounts` and with all `tags`. regions: instead of the accounts' own. role: the name of one,
+    instead of theirs. Raises Refused when there is none, or the file is wrong."""
     try:
         config = yaml.safe_load(Path(file).read_text())
         jsonschema.validate(config, c7n_org.CONFIG_SCHEMA)
@@ -90,18 +102,31 @@ def listed(file, accounts=(), tags=(), regions=()):
         said = getattr(error, "message", error)
         raise Refused(f"{file} is not c7n-org's list of accounts: {said}.") from error
     config["accounts"] = list(c7n_org.accounts_iterator(config))
+    for account in config["accounts"]:
+        account.setdefault("name", account["account_id"])
     every = sorted(account["name"] for account in config["accounts"])
-    c7n_org.filter_accounts(config, list(tags), list(accounts))
+    c7n_org.filter_accounts(config, c7n_org.comma_expand(tags), list(accounts))
     found = {a[key] for a in config["accounts"] for key in ("name", "account_id")}
     missing = [name for name in c7n_org.comma_expand(accounts) if name not in found]
     if missing or not config["accounts"]:
         wanted = ", ".join([*missing, *(f"tag {tag}" for tag in tags)])
         raise Refused(f"{file} has no account {wanted}. It has: {', '.join(every)}.")
+    for account in config["accounts"]:
+        named = regions or account.get("regions")
+        if not named or "all" in named:
+            # c7n-org asks the account itself, and leaves it out where it is refused
+            raise Refused(f"{file}: account {account['name']} needs its `regions`, by name.")
     return [
-        Target(account, known(region))
+        Target(account if not role else account | {"role": arn_of(account, region, role)}, region)
         for account in config["accounts"]
-        for region in c7n_org.resolve_regions(list(regions) or account.get("regions", ()), account)
+        for region in map(known, c7n_org.comma_expand(regions or account["regions"]))
     ]
+
+
+def arn_of(account, region, role):
+    """The ARN of a role by its name."""
+    partition = boto3.Session().get_partition_for_region(region)
+    return f"arn:{partition}:iam::{account['account_id']}:role/{role}"
 
 
 @functools.cache
@@ -124,14 +149,17 @@ def targeted(command):
     """Options of a command that works in one region of the current account (`--region`) or in the
     accounts of a file (`-c`); it is called with `targets`, a list of Target."""
 
-    @click.option("--region", multiple=True, help="of the current account; with -c, these alone")
+    @click.option("--region", multiple=True, help="of the current account; with -c, instead of its")
     @click.option("-c", "--config", help="accounts.yml: work in its accounts")
     @click.option("-a", "--accounts", multiple=True, help="names or ids, with -c")
     @click.option("-t", "--tags", multiple=True, help="tags that an account must have, with -c")
+    @click.option(
+        "--role", default="", help="with -c: the name of one instead of those in the file"
+    )
     @functools.wraps(command)
-    def chosen(region, config, accounts, tags, **more):
+    def chosen(region, config, accounts, tags, role, **more):
         if config:
-            targets = listed(config, accounts, tags, region)
+            targets = listed(config, accounts, tags, region, role)
         elif region:
             targets = [current(one) for one in c7n_org.comma_expand(region)]
         else:

@@ -3,8 +3,8 @@
 import click
 
 from deployment.everywhere import everywhere
-from deployment.functions import deployed, remove_all
-from deployment.policies import short
+from deployment.functions import refusal, remove_all, tagged
+from deployment.policies import function_name, policies, short
 from deployment.report import report, where
 from deployment.table import show
 from deployment.targets import targeted
@@ -19,24 +19,31 @@ def undeploy(targets, yes):
     They are found by their tag, whatever their names. The stacks of infra/ stay, and so do the
     logs, the queues with what is in them, and whatever is isolated: release that first.
     """
-    found = everywhere(functions, targets, doing="Looking")
+    known = [function_name(policy) for policy in policies().values()]
+    found = everywhere(functions, targets, known, doing="Looking")
     there = [result for result in found if result.answer]
     if there:
-        rows = [(*where(r.target), ", ".join(map(short, r.answer))) for r in there]
-        show("To be removed", ("account", "region", "functions"), rows)
+        rows = [
+            (*where(r.target), f"{short(name)}: {why}" if why else short(name))
+            for r in there
+            for name, why in r.answer.items()
+        ]
+        show("To be removed", ("account", "region", "function"), rows)
         if not yes:
             click.confirm("Remove all of these?", abort=True)
-    removed = everywhere(remove_here, [r.target for r in there], doing="Removing") if there else []
+    shown = {str(result.target): list(result.answer) for result in there}
+    removed = everywhere(remove_here, [r.target for r in there], shown, doing="Removing")
     report("Removed", removed + [result for result in found if result.error])
     if not there:
         click.echo("No function of the pack is there.")
 
 
-def functions(target):
-    return sorted(deployed(target.session()))
-
-
-def remove_here(target):
-    """{function: (what was changed, error)}. IAM: infra/operators.yml, Undeploy."""
+def functions(target, known):
+    """{function: why it is not removed, or None}. IAM: infra/operators.yml, Undeploy."""
     session = target.session()
-    return remove_all(session, sorted(deployed(session)))
+    return {name: refusal(session, name) for name in tagged(session, known)}
+
+
+def remove_here(target, shown):
+    """{function: (what was changed, error)} of those that were shown."""
+    return remove_all(target.session(), shown[str(target)])

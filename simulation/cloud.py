@@ -32,6 +32,7 @@ from moto.moto_server.werkzeug_app import (
     MotoRequestHandler,
     create_backend_app,
 )
+from moto.organizations.models import organizations_backends
 from werkzeug.serving import make_server
 
 from . import direct, function_logs
@@ -304,6 +305,7 @@ def _forget_moto_state() -> None:
     """What POST /moto-api/reset does."""
     BackendDict.reset()
     reset_model_data()
+    organizations_backends.master_accounts.clear()  # which moto itself forgets to
 
 
 def _answer_here(request: AWSPreparedRequest, **_) -> AWSResponse | None:

@@ -363,8 +363,10 @@ def test_what_a_deploy_says_and_what_it_keeps(organization):
 @pytest.mark.parametrize("number", ["0", "-1", "many", 1.5, True, ""])
 def test_a_brake_that_is_no_number_is_refused(number):
     data = {"mode": {"execution-options": {"max-per-hour": number}}, "actions": []}
-    with pytest.raises(PolicyValidationError, match=f"p max-per-hour {number!r} is not a whole"):
-        provision.settle_brake(SimpleNamespace(name="p", data=data))
+    with pytest.raises(
+        PolicyValidationError, match=f"p max-per-hour {number!r} is neither a whole"
+    ):
+        provision.settle_brake(SimpleNamespace(name="p", data=data), dict)
 
 
 @pytest.mark.parametrize("name", ["a role", "x" * 60, "", 7, "arn:aws:iam::444455556666:role/x"])

@@ -224,7 +224,7 @@ def test_an_account_or_region_that_cannot_be_seen_is_a_row_and_the_others_go_on(
         (
             "mode",
             "contain; accounts.yml says observe",
-            f"make deploy-org ACCOUNTS=security REGION={REGION}",
+            f"make deploy-org ACCOUNTS=111122223333 REGION={REGION}",
         )
     ]
     assert all(check["well"] for check in (*seen["checks"], *mail["checks"]))
