@@ -1,6 +1,7 @@
 """Deploy the policies to every target, or say what a deploy would change."""
 
 import copy
+import logging
 import tempfile
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def deploy_here(target, policies, said, keep, plan):
     into the log alone and gives up the account's other policies when AWS refuses one.
     IAM: infra/operators.yml, Deploy.
     """
+    logging.getLogger("custodian.output").setLevel(logging.CRITICAL)  # traces; the table has it
     session = target.session()
     refuse_unprepared(target, session, policies)
     writes = Writes(session, target, plan)

@@ -155,6 +155,7 @@ def test_those_that_fail_are_named_and_stop_no_other(organization):
         (production, "eu-central-1", f"role {role}: not there"),
     ):
         assert any(account in line and region in line and reason in line for line in lines), lines
+    assert "Traceback" not in output
     assert organization.writes() == {(HERE, US)}
     assert sorted(organization.functions(HERE, US)) == POLICIES
 
