@@ -234,7 +234,7 @@ def trail(checks, target, session):
         "trail",
         False,
         f"{found}: the guards never run",
-        "a CloudTrail trail with management events for this region (README, Before a deploy)",
+        "a CloudTrail trail with management events for this region (docs/deploy.md, the guards)",
     )
 
 
