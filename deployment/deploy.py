@@ -5,7 +5,6 @@ import logging
 import tempfile
 from pathlib import Path
 
-import boto3
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 from c7n.config import Config
@@ -15,14 +14,14 @@ from c7n.structure import StructureParser
 from c7n.utils import local_session
 from c7n_org.utils import account_tags, environ
 
-from custom_actions import archive, autonomy
+from custom_actions import autonomy
 from custom_actions.response import ignoring
 from deployment.checks import infra
 from deployment.errors import Refused, reason
 from deployment.everywhere import everywhere
 from deployment.functions import refusal, remove_all, tagged
-from deployment.models import share_models
-from deployment.policies import FOLDER, function_name, policies, wanted
+from deployment.models import read_models
+from deployment.policies import FOLDER, build_archives, function_name, policies, wanted
 from deployment.report import report
 from deployment.targets import targeted
 from deployment.writes import Writes
@@ -73,18 +72,10 @@ def roll_out(targets, plan, prune, named, folder, mode, **more):
     if said and any(target.listed for target in targets):
         raise Refused(f"{', '.join(said)}: said in accounts.yml, `vars` of an account or of all.")
     here = [policy for name, policy in every.items() if name in chosen]
-    preload(here)
+    read_models(SERVICES)
+    build_archives(here)
     doing = "Planning" if plan else "Deploying"
     return everywhere(deploy_here, targets, here, said, keep, plan, doing=doing)
-
-
-def preload(policies):
-    """Read and build here, once, what each of the processes that are forked would need."""
-    for policy in policies:
-        archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
-    session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
-    for service in SERVICES:
-        session.client(service)
 
 
 def deploy_here(target, policies, said, keep, plan):

@@ -13,16 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from unittest import mock
 
-import boto3
 from c7n import mu
 from c7n.config import Config
 from c7n.policy import PolicyCollection
 from c7n.resources import load_resources
 from c7n.utils import reset_session_cache
 
-from custom_actions import archive, autonomy
-from deployment.models import share_models
-from deployment.policies import policies
+from custom_actions import autonomy
 
 # `custodian run` writes none into the archive, `c7n-org run` the default one, which does nothing.
 TRACERS = (None, "default")
@@ -49,18 +46,6 @@ class Expected:
     @property
     def name(self):
         return self.func.name
-
-
-def prepare(folder, services):
-    """Load and build once what processes that are forked afterwards share: the archives, and
-    botocore's models of services."""
-    session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
-    for service in services:
-        session.client(service)
-    for policy in policies(folder).values():
-        load(policy)
-        if policy["mode"].get("runtime") == archive.THIS_RUNTIME:
-            archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
 
 
 def load(policy):

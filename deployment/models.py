@@ -6,6 +6,7 @@ reads them anew (0.1 s for EC2's alone).
 
 import functools
 
+import boto3
 from botocore.loaders import Loader
 
 
@@ -22,3 +23,10 @@ def share_models(session):
     """
     session._session.register_component("data_loader", loader())
     return session
+
+
+def read_models(services):
+    """Read those of these services now, so that processes which are forked have them."""
+    session = share_models(boto3.Session("none", "none", region_name="us-east-1"))
+    for service in services:
+        session.client(service)

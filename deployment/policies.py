@@ -7,6 +7,7 @@ from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.loader import PolicyLoader
 
+from custom_actions import archive
 from deployment.errors import Refused
 from deployment.targets import ROOT
 
@@ -49,6 +50,14 @@ def wanted(folder, named):
         has = ", ".join(every)
         raise Refused(f"{folder} has no policy {', '.join(sorted(unknown))}. It has: {has}.")
     return set(named) or set(every) - opt_ins(folder)
+
+
+def build_archives(chosen):
+    """Build what the functions of these policies have in common now, so that processes which are
+    forked have it."""
+    for policy in chosen:
+        if policy["mode"].get("runtime") == archive.THIS_RUNTIME:
+            archive.compiled_archive(policy["mode"].get("packages"), policy["resource"])
 
 
 def function_name(policy):

@@ -16,13 +16,20 @@ from custom_actions.version import VERSION
 from deployment.checks import Check, Checks, deploy
 from deployment.deployed import Deployed, deployed, left_over
 from deployment.everywhere import everywhere
-from deployment.expected import prepare
-from deployment.policies import FOLDER, function_name, opt_ins, policies, wanted
+from deployment.models import read_models
+from deployment.policies import (
+    FOLDER,
+    build_archives,
+    function_name,
+    opt_ins,
+    policies,
+    wanted,
+)
 from deployment.surroundings import mail, surroundings
 from deployment.table import show
 from deployment.targets import Target, targeted
 
-# IAM's calls are reported there alone, whatever regions the pack is in (docs/deploy.md, "The guards").
+# IAM's calls are reported there alone, whatever regions the pack is in (docs/deploy.md, the guards).
 # The regions of other partitions have a place of their own for them: there nothing is asked.
 REGION_OF_IAM = "us-east-1"
 GUARD_OF_ROLES = "response-guard"
@@ -62,7 +69,9 @@ def status(targets, who, as_json, named, folder):
     Exit code 0: all is well. 1: something is not, and each such line says what mends it.
     """
     chosen = wanted(folder, named)
-    prepare(folder, SERVICES)  # before the processes are forked that need it
+    # before the processes are forked that need it
+    read_models(SERVICES)
+    build_archives(policies(folder).values())
     results = everywhere(look, targets, folder, chosen, who, doing="Looking")
     if GUARD_OF_ROLES in chosen and (elsewhere := for_roles(targets)):
         results += everywhere(look, elsewhere, folder, {GUARD_OF_ROLES}, who, True, doing="Looking")
