@@ -29,7 +29,7 @@ from deployment.surroundings import mail, surroundings
 from deployment.table import show
 from deployment.targets import Target, targeted
 
-# IAM's calls are reported there alone, whatever regions the pack is in (docs/deploy.md, the guards).
+# IAM's calls are reported there alone, whatever regions the pack is in (docs/deploy.md).
 # The regions of other partitions have a place of their own for them: there nothing is asked.
 REGION_OF_IAM = "us-east-1"
 GUARD_OF_ROLES = "response-guard"
