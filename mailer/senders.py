@@ -118,7 +118,8 @@ class Senders:
         asked = {"TopicArn": message.topic, "Token": token}
         region, _ = ARN.fullmatch(message.topic).groups()
         try:
-            # Signed, so that from then on nobody can end the subscription without a signature.
+            # Signed, to ask for a signature of whoever ends the subscription; SNS says that it does
+            # so of queues anyway. https://docs.aws.amazon.com/sns/latest/api/API_Unsubscribe.html
             client = self._session.client("sns", region_name=region)
             client.confirm_subscription(**asked, AuthenticateOnUnsubscribe="true")
         except ClientError as error:
