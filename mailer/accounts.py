@@ -1,7 +1,8 @@
 """What an account is called, whose it is, and who gets its mails: c7n-org's accounts.yml, which the
 key `accounts` of mailer.yml names, else AWS Organizations.
 
-`name` of an account is its name. `environment` and `owner` are vars of the account, of all (vars at
+`name` of an account is its name; `regions` are those whose topics may speak of it (senders.py).
+`environment` and `owner` are vars of the account, of all (vars at
 the top of the file), or tags of it (`environment:production`), in this order and in any case.
 `emails` in vars is a list of addresses: they get the mails of that account besides those whom
 account_emails names for it.
@@ -48,15 +49,17 @@ class Accounts:
         self._client = None
         self._asked: dict[str, tuple[float, dict[str, str]]] = {}
 
-    def __contains__(self, account_id: str) -> bool:
-        return account_id in self._listed
+    def regions(self, account_id: str) -> list[str]:
+        """Where the pack is in an account; [] where accounts.yml does not say."""
+        return self._listed.get(account_id, {}).get("regions", [])
 
     def about(self, account_id: object) -> dict[str, str]:
         """What is known of name, environment and owner; nothing is raised, the mail goes first."""
         if not isinstance(account_id, str) or not ID.fullmatch(account_id):
             return {}
         if account_id in self._listed or not self._describes:
-            return self._listed.get(account_id, {})
+            known = self._listed.get(account_id, {})
+            return {key: value for key, value in known.items() if key != "regions"}
         at, known = self._asked.get(account_id, (None, {}))
         if at is None or time.monotonic() - at > REMEMBERED:
             known = self._ask(account_id)
@@ -77,7 +80,7 @@ class Accounts:
         return known
 
 
-def read(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, list[str]], list[str]]:
+def read(path: Path) -> tuple[dict[str, dict], dict[str, list[str]], list[str]]:
     """An accounts.yml: what is known of each account, the `emails` of those that have some, and
     what is wrong with it, `accounts: why`."""
     try:
@@ -91,6 +94,9 @@ def read(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, list[str]], l
     for account in content["accounts"]:
         chosen = (content.get("vars") or {}) | (account.get("vars") or {})
         told[account["account_id"]] = _told(account.get("name"), chosen, account.get("tags") or ())
+        if account.get("regions"):
+            named = ",".join(account["regions"]).split(",")
+            told[account["account_id"]]["regions"] = [name.strip() for name in named]
         if "emails" in chosen:
             emails[account["account_id"]] = chosen["emails"]
     return told, emails, []
@@ -123,11 +129,13 @@ def _problems(content: object) -> Iterator[str]:
         if not isinstance(account, dict):
             yield f"{where}: not an account"
             continue
-        account_id, tags = account.get("account_id"), account.get("tags") or []
+        account_id = account.get("account_id")
         if not isinstance(account_id, str) or not ID.fullmatch(account_id):
             yield f"{where}.account_id: must be 12 digits, in quotes"
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            yield f"{where}.tags: must be a list of texts"
+        for key in ("tags", "regions"):
+            texts = account.get(key) or []
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                yield f"{where}.{key}: must be a list of texts"
         yield from _problems_of_vars(f"{where}.vars", account.get("vars"))
 
 

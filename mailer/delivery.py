@@ -23,18 +23,25 @@ class Memory:
 
     At least once is what EventBridge, SNS and SQS promise, so a message can come twice. What it
     cannot know: another process, or a function's other container, that got the second one.
+
+    Two that share a key need not say the same, and who publishes first would have the word. So what
+    a member says stands for what an administrator account does only where it reads the same; the
+    administrator's stands for both. of: the topic of an administrator account, else "". says: see
+    Parcel.
     """
 
     def __init__(self):
-        self._sent: dict[tuple[str, str], float] = {}
+        self._sent: dict[tuple[str, str], tuple[float, str, str]] = {}
 
-    def has(self, key: str, target: str) -> bool:
-        at = self._sent.get((key, target))
-        return at is not None and time.monotonic() - at < WINDOW
+    def has(self, key: str, target: str, of: str = "", says: str = "") -> bool:
+        at, by, said = self._sent.get((key, target), (None, "", ""))
+        if at is None or time.monotonic() - at >= WINDOW:
+            return False
+        return of in ("", by) or "" != says == said
 
-    def add(self, key: str, target: str) -> None:
+    def add(self, key: str, target: str, of: str = "", says: str = "") -> None:
         self._sent.pop((key, target), None)
-        self._sent[key, target] = time.monotonic()
+        self._sent[key, target] = time.monotonic(), of, says
         if len(self._sent) > MOST:
             del self._sent[next(iter(self._sent))]
 
@@ -57,12 +64,15 @@ class Courier:
         if message.kind in ABOUT_SUBSCRIPTIONS:
             return self._answered(message)
         parcels, failures = self._packed(message)
+        of = message.topic if self.senders.is_of_administrator(message) else ""
         sent = []
         for parcel in parcels:
             due = [
                 target
                 for target in parcel.targets
-                if not (message.has(target) or self.memory.has(message.key, target))
+                if not (
+                    message.has(target) or self.memory.has(message.key, target, of, parcel.says)
+                )
             ]
             if not due:
                 continue
@@ -73,7 +83,7 @@ class Courier:
             failures += refused
             for target in set(due) - {refusal.target for refusal in refused}:
                 message.done(target)
-                self.memory.add(message.key, target)
+                self.memory.add(message.key, target, of, parcel.says)
                 sent.append(target)
         if sent:
             log.info("delivered: %s to %s", message, ", ".join(sorted(sent)))

@@ -38,10 +38,13 @@ class Mail(Transport):
         found = self.means.addresses.get_emails_to_resources_map(message.addressed(targets))
         if not found:
             raise Permanent("no valid recipient among " + ", ".join(targets))
-        return [
-            Parcel(recipients, partial(self.send, self._composed(message, resources, recipients)))
-            for recipients, resources in found.items()
-        ]
+        parcels = []
+        for recipients, resources in found.items():
+            mail = self._composed(message, resources, recipients)
+            parts = [part.get_content() for part in mail.walk() if not part.is_multipart()]
+            says = digest(mail["Subject"], *parts)
+            parcels.append(Parcel(recipients, partial(self.send, mail), says))
+        return parcels
 
     def _composed(
         self, message: Message, resources: list[dict], recipients: tuple[str, ...]
@@ -63,7 +66,7 @@ class Mail(Transport):
         )
         domain = sender(mail).rpartition("@")[2]
         mail["Date"] = format_datetime(message.sent_at)
-        mail["Message-ID"] = f"<{message.key}.{digest(*recipients)[:8]}@{domain}>"
+        mail["Message-ID"] = f"<{message.identity}.{digest(*recipients)[:8]}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"
         if name.endswith("html"):
             mail.set_content(as_text(content))

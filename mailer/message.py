@@ -22,8 +22,12 @@ DELIVERED = "mailer-delivered"  # digests of the targets that have it, a blank b
 ATTEMPTS = "mailer-attempts"  # how often it was tried before this copy
 FIRST_SENT = "mailer-first-sent"  # milliseconds since 1970
 ORIGIN = "mailer-origin"  # the id of the first message
-NOTES = (DELIVERED, ATTEMPTS, FIRST_SENT, ORIGIN)
+SENDER = "mailer-sender"  # SQS's SenderId of the first message
+NOTES = (DELIVERED, ATTEMPTS, FIRST_SENT, ORIGIN, SENDER)
 
+# How SQS's SenderId begins for a role. That of a user, and of SNS (reported), begins with AIDA.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
+ROLE = "AROA"
 # What SNS itself sends to a queue.
 ASKED, ENDED = ABOUT_SUBSCRIPTIONS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
 NOT_OURS = "not a message of Custodian's notify"
@@ -40,7 +44,8 @@ NOT_CHOSEN = ("from", "cc")
 class Message:
     """id, receipt, body: of SQS. origin: the id of the message that this is a copy of, or its own.
     receives: how often SQS gave it out. sent: milliseconds since 1970. attributes: name -> text,
-    without the NOTES. delivered: digests of the targets that have it; progress: whether one of
+    without the NOTES. sender: SQS's SenderId of the first message, "" where it is not known.
+    delivered: digests of the targets that have it; progress: whether one of
     them got it now. attempts: tries before this one, of earlier copies too."""
 
     id: str
@@ -50,6 +55,7 @@ class Message:
     receives: int
     sent: int
     attributes: dict[str, str] = field(default_factory=dict)
+    sender: str = ""
     delivered: set[str] = field(default_factory=set)
     attempts: int = 0
     progress: bool = False
@@ -57,7 +63,10 @@ class Message:
     @classmethod
     def received(cls, raw: dict) -> "Message":
         """From an answer of sqs:ReceiveMessage (all attributes) or a record of Lambda's event,
-        which is the same in lower camel case."""
+        which is the same in lower camel case.
+
+        What comes raw from a topic has the attributes that its publisher chose, the notes among
+        them. So of the sender a note counts only where a role has sent the copy."""
         if "messageId" in raw:
             raw = {key[0].upper() + key[1:]: value for key, value in raw.items()}
         attributes = {
@@ -67,7 +76,8 @@ class Message:
         attributes = {name: value for name, value in attributes.items() if value}
         system = raw["Attributes"]
         receives, now = int(system["ApproximateReceiveCount"]), int(system["SentTimestamp"])
-        delivered, attempts, sent, origin = (attributes.pop(name, None) for name in NOTES)
+        delivered, attempts, sent, origin, first = (attributes.pop(name, None) for name in NOTES)
+        sender = system.get("SenderId", "")
         return cls(
             id=raw["MessageId"],
             origin=origin or raw["MessageId"],
@@ -77,6 +87,7 @@ class Message:
             # Whoever may send messages may write notes too; they cannot be of the future.
             sent=min(_number(sent) or now, now),
             attributes=attributes,
+            sender=(first or sender) if sender.startswith(ROLE) else sender,
             delivered=set((delivered or "").split()),
             attempts=_number(attempts) + receives - 1,
         )
@@ -88,6 +99,8 @@ class Message:
             FIRST_SENT: str(self.sent),
             ORIGIN: self.origin,
         }
+        if self.sender:
+            notes[SENDER] = self.sender
         if self.delivered:
             notes[DELIVERED] = " ".join(sorted(self.delivered))
         return self.attributes | notes
@@ -192,6 +205,12 @@ class Message:
             data["event"].get("c7n:notice"),
             [resource_id(resource) for resource in data["resources"]],
         )
+
+    @property
+    def identity(self) -> str:
+        """The `key`, of this topic: a mail program or a SIEM that drops what it has must not drop
+        an administrator's word for a member's that has the same key."""
+        return digest(self.topic, self.key)
 
     def has(self, target: str) -> bool:
         return digest(target) in self.delivered

@@ -49,7 +49,7 @@ class Queue:
             MaxNumberOfMessages=1,
             WaitTimeSeconds=wait,
             MessageAttributeNames=["All"],
-            AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+            AttributeNames=["ApproximateReceiveCount", "SenderId", "SentTimestamp"],
         )
         for raw in answer.get("Messages", []):
             return Message.received(raw)

@@ -6,9 +6,14 @@ that is let in. Here:
 - The subscription that another account has made of this queue waits for the queue's owner. SNS
   sends a message that asks for it; it is confirmed for the topics that mailer.yml knows, with its
   token, in the topic's region. The address in that message is never fetched.
+- A topic is known in the regions of its account that accounts.yml has: in another one, where no
+  stack and no policy is, anybody who may make topics could make one of its name. Elsewhere `topics`
+  has to name it.
 - A topic speaks of its own account alone, unless `administrator_accounts` has its account. SNS
   writes the topic into the message, so who publishes cannot choose it; whoever may turn on raw
   delivery of the subscription could.
+- What names no topic was put on the queue by hand, or delivered raw. SQS tells who sent it: a role,
+  or what looks like an IAM user, as SNS does. (Documented for roles and users; of SNS reported.)
 
 Permission: sns:ConfirmSubscription on topics of other accounts; no topic's policy can give it. It
 is not known whether SNS takes the signed call then, nor that of an account where the topic's region
@@ -28,7 +33,7 @@ from botocore.exceptions import ClientError
 
 from .accounts import ID, KEY, Accounts
 from .errors import Permanent, describe, is_permanent
-from .message import ASKED, ENDED, Message
+from .message import ASKED, ENDED, ROLE, Message
 from .topics import ARN
 
 log = logging.getLogger("mailer")
@@ -41,13 +46,12 @@ PATTERN = re.compile(r"arn:[a-z*-]+:sns:[a-z0-9*-]+:[0-9*]+:[A-Za-z0-9_*-]{1,256
 
 
 class Senders:
-    """config: `topics`, `administrator_accounts` and `account_emails` of mailer.yml. accounts:
-    those of accounts.yml. session: boto3's."""
+    """config: `topics` and `administrator_accounts` of mailer.yml. accounts: those of accounts.yml.
+    session: boto3's."""
 
     def __init__(self, config: dict, accounts: Accounts, session):
-        self._patterns = config.get(TOPICS)
+        self._patterns = config.get(TOPICS, [])
         self._administrators = set(config.get(ADMINISTRATORS, []))
-        self._emails = config.get("account_emails", {})
         self._accounts = accounts
         self._session = session
 
@@ -63,8 +67,21 @@ class Senders:
             self._check_topic(message.topic)
             return
         if not message.topic:
-            return  # put on the queue by hand, by one of SenderArns
-        account = message.topic.split(":")[4]
+            if message.sender.startswith(ROLE):
+                return  # put on the queue by hand, by one of SenderArns
+            raise Permanent(
+                "it names no topic, and no role has put it on the queue, so nobody knows whose it "
+                "is: a subscription of the queue has RawMessageDelivery on (`make status-org` "
+                "names it), or an IAM user sent it"
+            )
+        region, account = ARN.fullmatch(message.topic).groups()
+        regions = self._accounts.regions(account)
+        if regions and region not in regions and not self._is_named(message.topic):
+            raise Permanent(
+                f"accounts.yml has {', '.join(regions)} of account {account}, and not the region "
+                f"of {message.topic}: add it to {KEY}, or the topic to {TOPICS}, and deploy the "
+                "mailer"
+            )
         named = message.finding.get("accountId"), message.data.get("account_id")
         others = sorted({str(one) for one in named if one} - {account})
         if others and account not in self._administrators:
@@ -74,18 +91,23 @@ class Senders:
             )
 
     def _check_topic(self, topic: str) -> None:
-        _, _, _, _, account, name = (topic or ":::::").split(":")
-        if self._patterns is None:
-            known = account in self._accounts or account in self._emails
-            if name == NAME and (known or account in self._administrators):
-                return
-        elif any(_is_like(pattern, topic) for pattern in self._patterns):
+        _, _, _, region, account, name = (topic or ":::::").split(":")
+        if name == NAME and region in self._accounts.regions(account):
+            return
+        if self._is_named(topic):
             return
         raise Permanent(
             f"not confirmed, since mailer.yml does not know {topic or 'a topic without an ARN'}: "
-            f"add its account to {KEY}, or the topic to {TOPICS}, deploy the mailer, and send this "
-            "back within two days"
+            f"add its account and region to {KEY}, or the topic to {TOPICS}, deploy the mailer, "
+            "and send this back within two days"
         )
+
+    def _is_named(self, topic: str) -> bool:
+        return any(_is_like(pattern, topic) for pattern in self._patterns)
+
+    def is_of_administrator(self, message: Message) -> bool:
+        """Whether it came from a topic that may speak of other accounts."""
+        return bool(message.topic) and message.topic.split(":")[4] in self._administrators
 
     def confirm(self, message: Message) -> None:
         """sns:ConfirmSubscription for a topic that `check` has let through; raises botocore's
@@ -96,7 +118,8 @@ class Senders:
         asked = {"TopicArn": message.topic, "Token": token}
         region, _ = ARN.fullmatch(message.topic).groups()
         try:
-            # Signed, so that from then on nobody can end the subscription without a signature.
+            # Signed, to ask for a signature of whoever ends the subscription; SNS says that it does
+            # so of queues anyway. https://docs.aws.amazon.com/sns/latest/api/API_Unsubscribe.html
             client = self._session.client("sns", region_name=region)
             client.confirm_subscription(**asked, AuthenticateOnUnsubscribe="true")
         except ClientError as error:

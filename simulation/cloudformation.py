@@ -37,13 +37,18 @@ def no_value_is_no_element():
 
 
 def keys_have_their_policies():
-    """The policy of a key of a stack is a text, as KMS has it. moto keeps the template's mapping,
-    over which its own calls to the key stumble."""
+    """The policy of a key of a stack is a text, as KMS has it, and its tags are spelled as there.
+    moto keeps the template's mapping, over which its own calls to the key stumble, and fails over
+    CloudFormation's `Key` and `Value`, where KMS has `TagKey` and `TagValue`."""
     create = KmsBackend.create_key
 
-    def create_key(self, policy, *args, **kwargs):
+    def create_key(self, policy, key_usage, key_spec, description, tags, *args, **kwargs):
         text = json.dumps(policy) if isinstance(policy, dict) else policy
-        return create(self, text, *args, **kwargs)
+        spelled = [
+            {f"Tag{name.removeprefix('Tag')}": value for name, value in tag.items()}
+            for tag in tags or []
+        ]
+        return create(self, text, key_usage, key_spec, description, spelled, *args, **kwargs)
 
     return mock.patch.object(KmsBackend, "create_key", create_key)
 

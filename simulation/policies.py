@@ -134,6 +134,13 @@ def caller(response) -> str:
     return role.role_arn if role else f"arn:{partition}:iam::{response.current_account}:root"
 
 
+def user_id(response) -> str | None:
+    """aws:userid of the role that makes a call, with its session; None when moto knows no role."""
+    issued = sts_backends[response.current_account][get_partition(response.region)]
+    role = issued.get_assumed_role_from_access_key(response.access_key)
+    return role.user_id if role else None
+
+
 def called(response, action: str, resource: str) -> Request:
     """The request that a call is, as moto's response class of the service has it."""
     arn = caller(response)

@@ -238,6 +238,9 @@ def _refusal(subscription: Subscription) -> str | None:
     if queue is None:
         return f"there is no queue {subscription.endpoint}"
     topic = subscription.topic
+    between = {region, topic.sns_backend.region_name}
+    if len(between) == 2 and between <= OPT_IN:
+        return f"SNS does not deliver from one opt-in region to another: {subscription.endpoint}"
     organization = organization_of(topic.account_id)
     context = {"aws:SourceArn": topic.arn, "aws:SourceAccount": topic.account_id}
     context |= {"aws:SourceOrgID": organization} if organization else {}

@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 import contextlib
+import contextvars
 import functools
 import logging
 import threading
@@ -17,7 +18,7 @@ from unittest import mock
 
 from moto.awslambda.models import EventSourceMapping, LambdaBackend, lambda_backends
 from moto.sqs.exceptions import ReceiptHandleIsInvalid, SQSException
-from moto.sqs.models import SQSBackend, sqs_backends
+from moto.sqs.models import DEFAULT_SENDER_ID, Message, SQSBackend, sqs_backends
 from moto.sqs.responses import SQSResponse
 
 from . import policies
@@ -31,6 +32,8 @@ ENFORCED = {
     "change_message_visibility": "sqs:ChangeMessageVisibility",
     "get_queue_attributes": "sqs:GetQueueAttributes",
 }
+# moto's own is what SNS has been seen to have: AIDA...
+SENDER = contextvars.ContextVar("SENDER", default=DEFAULT_SENDER_ID)
 INTERVAL = 0.1  # seconds between two looks at a queue where nothing new has come
 LOGGER = logging.getLogger(__name__)
 
@@ -60,9 +63,10 @@ def queues_have_policies():
     """The calls in ENFORCED are refused where the queue's policy says so, and reach the queue of
     the account that the URL names.
 
-    moto enforces no policy, and takes the caller's queue of that name. SQS: within an account an
-    identity's own policy suffices, which callers are taken to have; of another account the queue's
-    has to allow it as well.
+    moto enforces no policy, takes the caller's queue of that name, and says one SenderId for all.
+    SQS has the id of the role with its session for a role, AROA...:session. SQS: within an account
+    an identity's own policy suffices, which callers are taken to have; of another account the
+    queue's has to allow it as well.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-using-identity-based-policies.html
     """
 
@@ -87,11 +91,22 @@ def queues_have_policies():
                         f"User: {request.principal} is not authorized to perform: {action} on "
                         f"resource: {queue.queue_arn}: its policy does not allow it",
                     )
-            return original(self)
+            token = SENDER.set(policies.user_id(self) or DEFAULT_SENDER_ID)
+            try:
+                return original(self)
+            finally:
+                SENDER.reset(token)
 
         return mock.patch.object(SQSResponse, name, call)
 
+    made = Message.__init__
+
+    def make(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.sender_id = SENDER.get()
+
     stack = contextlib.ExitStack()
+    stack.enter_context(mock.patch.object(Message, "__init__", make))
     backend = property(lambda self: sqs_backends[owner(self)][self.region])
     stack.enter_context(mock.patch.object(SQSResponse, "sqs_backend", backend))
     for name, action in ENFORCED.items():

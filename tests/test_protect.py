@@ -52,12 +52,15 @@ def applies(operator, patterns, value):
     if operator == "Null":
         return (value is None) == (patterns == "true")
     found = [fnmatchcase(v, p) for v in listed(value or []) for p in listed(patterns)]
-    return {"ArnNotLike": not any(found), "ForAnyValue:StringLike": any(found)}[operator]
+    holds = {"ArnNotLike": not any(found)}
+    return holds.get(operator, any(found))  # ForAnyValue:StringLike, StringEquals
 
 
 def denies(action, resource, role, keys=None):
-    """The Sids of the statements that deny a role's call; keys: of the tags in it."""
+    """The Sids of the statements that deny a role's call; keys: of the tags in it, or the value of
+    the mail key's tag on the resource."""
     request = {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/{role}", "aws:TagKeys": keys}
+    request["aws:ResourceTag/guardduty-response:mail-key"] = keys
     return [
         sid
         for sid, statement in STATEMENTS.items()
@@ -80,6 +83,7 @@ MAILER = FUNCTION.replace("custodian-ec2-isolate", "guardduty-response-mailer")
 MAIL = QUEUE.replace("dlq", "mail")
 ALARM = f"arn:aws:cloudwatch:us-west-2:{ACCOUNT}:alarm:guardduty-response-mail-late"
 HEARTBEAT = f"arn:aws:scheduler:us-west-2:{ACCOUNT}:schedule/default/guardduty-response-heartbeat"
+KEY = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
 TELL = f"arn:aws:iam::{ACCOUNT}:policy/guardduty-response-tell"
 ALL = "guardduty-response-ec2-isolate custodian-deploy responder"
 MARK, NAME = ["Name", "forensic:exempt"], ["Name"]
@@ -106,7 +110,12 @@ MARK, NAME = ["Name", "forensic:exempt"], ["Name"]
         ("scheduler:UpdateSchedule", HEARTBEAT, None, "custodian-deploy"),
         ("iam:CreatePolicyVersion", TELL, None, "custodian-deploy"),
         ("iam:PassRole", ROLE, None, "custodian-deploy"),
-        ("iam:CreateRole", ROLE + "-x", None, "custodian-deploy"),
+        ("iam:CreateRole", ROLE + "-x", None, "custodian-deploy stacksets-exec-0123abcd"),
+        ("iam:PutRolePolicy", ROLE, None, "custodian-deploy stacksets-exec-0123abcd"),
+        ("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/stacksets-exec-0", None,
+         "custodian-deploy"),
+        ("kms:ScheduleKeyDeletion", KEY, "yes", "custodian-deploy"),
+        ("kms:UntagResource", KEY, "yes", "custodian-deploy"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.islower() else "",
 )  # fmt: skip
@@ -126,6 +135,7 @@ def test_what_is_not_the_packs_is_everybodys():
     assert not denies("lambda:UpdateFunctionCode", FUNCTION.replace("custodian-", ""), "Developer")
     assert not denies("events:DisableRule", RULE.replace("ec2-isolate", "tags"), "Developer")
     assert not denies("iam:PassRole", ROLE.replace("guardduty-response", "web"), "Developer")
+    assert not denies("kms:ScheduleKeyDeletion", KEY, "Developer")
 
 
 def test_every_function_of_a_deploy_is_protected_with_its_rule():
@@ -145,9 +155,9 @@ def test_every_function_of_a_deploy_is_protected_with_its_rule():
 
 def test_organizations_takes_it():
     """Its size, with room for longer parameters; the syntax of a deny; calls that exist."""
-    assert len(json.dumps(POLICY, separators=(",", ":"))) < MOST - 900
+    assert len(json.dumps(POLICY, separators=(",", ":"))) < MOST - 500
     assert "&" not in TEXT.replace("${", "") and "<<" not in TEXT  # CloudFormation has no aliases
-    names = ("cloudwatch", "ec2", "events", "iam", "lambda", "scheduler", "sns", "sqs")
+    names = ("cloudwatch", "ec2", "events", "iam", "kms", "lambda", "scheduler", "sns", "sqs")
     services = {name: boto3.client(name, "us-east-1") for name in names}
     for statement in POLICY["Statement"]:
         assert set(statement) == {"Sid", "Effect", "Action", "Resource", "Condition"}

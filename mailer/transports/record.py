@@ -58,7 +58,7 @@ class Record(Transport):
         text = json.dumps(document(message), ensure_ascii=False)
         body = text.encode("utf-8", "backslashreplace")
         return [
-            Parcel.to_one(_label(place), self._send, place, body, message.key)
+            Parcel.to_one(_label(place), self._send, place, body, message.identity)
             for place in self._places
         ]
 
@@ -91,7 +91,7 @@ def document(message: Message) -> dict:
     notice = data["event"].get("c7n:notice") or {}
     return {
         "schema": SCHEMA,
-        "id": message.key,
+        "id": message.identity,
         "sent_at": message.sent_at.isoformat(timespec="seconds"),
         "policy": data["policy"].get("name"),
         "account_id": data.get("account_id"),

@@ -14,7 +14,13 @@ from simulation.organizations import organization
 ACCOUNT, REGION = "111122223333", "us-west-2"  # where the queue is
 MEMBER, OTHER, STRANGER = "444455556666", "555566667777", "999999999999"
 THERE, OPT_IN, FAR = "eu-west-1", "ap-east-1", "me-south-1"
-ACCOUNTS = {"accounts": [{"account_id": MEMBER, "name": "production", "role": "r"}]}
+REGIONS = [THERE, "eu-central-1", OPT_IN, FAR]
+ACCOUNTS = {
+    "accounts": [
+        {"account_id": MEMBER, "name": "production", "role": "r", "regions": REGIONS},
+        {"account_id": OTHER, "name": "elsewhere", "role": "r", "regions": ["us-east-1"]},
+    ]
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +34,10 @@ def stack(cloud):
 @pytest.fixture
 def office(post, sink, stack):
     """The post office, with a mailer that knows the member by its accounts.yml."""
-    (post.folder / "accounts.yml").write_text(yaml.safe_dump(ACCOUNTS))
 
-    def mailer(**changes):
+    def mailer(regions=REGIONS, **changes):
+        ACCOUNTS["accounts"][0]["regions"] = regions
+        (post.folder / "accounts.yml").write_text(yaml.safe_dump(ACCOUNTS))
         post.templates = deploy.ROOT / "mailer" / "templates"
         return post.loop(sink, accounts="accounts.yml", **changes)
 
@@ -55,10 +62,11 @@ class Topic:
         (one,) = self.sns.list_subscriptions_by_topic(TopicArn=self.arn)["Subscriptions"]
         return one["SubscriptionArn"]
 
-    def publish(self, finding, about=None):
+    def publish(self, finding, about=None, title=None, **options):
         message = self.office.message(finding=finding, template="finding.html")
+        message["event"]["detail"]["title"] = title
         message["account_id"] = message["event"]["detail"]["accountId"] = about or self.account
-        self.sns.publish(TopicArn=self.arn, Message=self.office.pack(message))
+        self.sns.publish(TopicArn=self.arn, Message=self.office.pack(message), **options)
 
     def buried(self):
         """How much SNS could not deliver and has not been received here."""
@@ -106,6 +114,63 @@ def test_a_topic_speaks_of_its_own_account_alone(office, sink, stack):
     topic.publish("f-3", about=OTHER)
     office.mailer(administrator_accounts=[MEMBER]).once()
     assert [mail.subject.split()[-1] for mail in sink.mails] == ["f-3"]
+
+
+def test_a_topic_is_not_believed_where_no_stack_is_nor_without_its_name(office, sink, stack):
+    topic = Topic(office, stack, MEMBER, THERE, "")
+    office.mailer().once()
+    topic.publish("elsewhere")
+    loop = office.mailer(regions=["us-east-1"])
+    loop.once()
+    (line,) = loop.kept.values()
+    assert f"has us-east-1 of account {MEMBER}, and not the region of {topic.arn}" in line
+    topic.publish("named")
+    office.mailer(regions=["us-east-1"], topics=["arn:aws:sns:*:*:guardduty-response"]).once()
+    topic.publish("unsaid")
+    office.mailer(regions=[]).once()  # it was confirmed once
+    assert [mail.subject.split()[-1] for mail in sink.mails] == ["named", "unsaid"]
+
+    # raw, a topic's name is missing; nor may a role that sends it back lend its own, nor a note
+    office.empty()
+    sink.mails.clear()
+    raw = {"SubscriptionArn": topic.subscription, "AttributeName": "RawMessageDelivery"}
+    topic.sns.set_subscription_attributes(**raw, AttributeValue="true")
+    note = {"mailer-sender": {"DataType": "String", "StringValue": "AROA0:x"}}
+    topic.publish("raw", MessageAttributes=note)
+    loop = office.mailer()
+    loop.once()
+    (line,) = loop.kept.values()
+    assert "names no topic" in line and "RawMessageDelivery" in line and office.dead == 1
+    dead_letters.run("send-back", Queue(office.sqs, office.url), loop.courier)
+    loop.once()
+    assert sink.mails == [] and office.dead == 1
+    topic.sns.set_subscription_attributes(**raw, AttributeValue="false")
+    office.send(finding="by-hand", template="finding.html")  # by a role that may
+    loop.once()
+    assert [mail.subject.split()[-1] for mail in sink.mails] == ["by-hand"]
+
+
+def test_what_a_member_says_first_does_not_take_the_administrators_mail(office, sink, stack):
+    member = Topic(office, stack, MEMBER, THERE, "")
+    administrator = Topic(office, stack, ACCOUNT, REGION, "")
+    loop = office.mailer(administrator_accounts=[ACCOUNT])
+    for topic, mails in (
+        (member, 1), (member, 1), (administrator, 2), (member, 2), (administrator, 2),
+    ):  # fmt: skip
+        topic.publish("f-7", about=MEMBER, title="harmless" if topic is member else "serious")
+        loop.once()
+        assert len(sink.mails) == mails, topic.arn
+    # mail programs show one of several with the same id
+    assert len({mail.message["Message-ID"] for mail in sink.mails}) == 2
+    # the administrator's stands for both, and the member's where it reads the same
+    administrator.publish("f-8", about=MEMBER, title="serious")
+    loop.once()
+    member.publish("f-8", about=MEMBER, title="harmless")
+    member.publish("f-9", about=MEMBER, title="serious")
+    loop.once()
+    administrator.publish("f-9", about=MEMBER, title="serious")
+    loop.once()
+    assert [mail.subject.split()[-1] for mail in sink.mails[2:]] == ["f-8", "f-9"]
 
 
 def test_what_is_not_known_is_refused_by_name_and_confirmed_when_it_is(office, sink, stack, capsys):

@@ -114,7 +114,11 @@ def record(name, body):
         "messageId": name,
         "receiptHandle": "r",
         "body": body,
-        "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1700000000000"},
+        "attributes": {
+            "ApproximateReceiveCount": "1",
+            "SentTimestamp": "1700000000000",
+            "SenderId": "AROAEXAMPLE:person",
+        },
         "messageAttributes": {},
     }
 

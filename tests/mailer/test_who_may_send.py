@@ -4,9 +4,11 @@ The simulation enforces them (simulation/policies.py); here each is asked about 
 """
 
 import json
+import re
 
 import pytest
 
+from deployment.template import look
 from infra.permissions import deployed
 from simulation import deploy, policies
 
@@ -35,7 +37,9 @@ def infra(request, cloud):
     """The policies of topic and queue in an account; in the second people are named."""
     account = request.param
     people = "" if account == "111122223333" else f"{RELEASER},{RESPONDERS}".format(account)
-    mailer = deploy.stack(cloud, "mailer.yml", account, REGION, SenderArns=people)
+    others = "" if account == "111122223333" else "555566667777"
+    parameters = {"SenderArns": people, "AccountIds": others}
+    mailer = deploy.stack(cloud, "mailer.yml", account, REGION, **parameters)
     parameters = {"MailQueueArn": mailer["MailQueueArn"], "PublisherArns": people}
     parameters["DeactivateAccessKeys"] = "yes" if people else "no"
     topic = deploy.stack(cloud, "account.yml", account, REGION, **parameters)["TopicArn"]
@@ -83,3 +87,40 @@ def test_the_queue_takes_messages_of_the_topic_and_of_the_mailer_only(infra):
     # a service has no policy of its own
     foreign = topic.replace(account, "999999999999")
     assert decision(policy, source=foreign) == "not allowed"
+
+
+def test_the_key_of_the_queue_is_for_the_same_topics_and_outlives_its_stack(infra, cloud):
+    account, other = infra[0], "555566667777"
+    ours = f"arn:aws:sns:eu-west-1:{account}:guardduty-response"
+    theirs, foreign = (ours.replace(account, id) for id in (other, "999999999999"))
+
+    def key():
+        kms = cloud.client("kms", account, REGION)
+        found = kms.describe_key(KeyId="alias/guardduty-response-mail")["KeyMetadata"]["KeyId"]
+        policy = kms.get_key_policy(KeyId=found, PolicyName="default")["Policy"]
+        tags = kms.list_resource_tags(KeyId=found)["Tags"]
+        return json.loads(policy), {tag["TagKey"]: tag["TagValue"] for tag in tags}
+
+    def admits(source):
+        context = {"aws:SourceArn": source}
+        request = policies.Request("kms:GenerateDataKey", "*", "sns.amazonaws.com", context)
+        return policies.effect(key()[0], request) == "Allow"
+
+    named = account != "111122223333"
+    assert [admits(source) for source in (ours, theirs, foreign)] == [True, named, False]
+    # what the mailer's role and infra/operators.yml know it by
+    assert key()[1] == {"guardduty-response:mail-key": "yes"}
+    role = cloud.client("iam", account, REGION).get_role_policy(
+        RoleName="guardduty-response-mailer", PolicyName="mail-queue"
+    )["PolicyDocument"]
+    (may,) = [s for s in role["Statement"] if "kms:Decrypt" in s["Action"]]
+    wanted = may["Condition"]["StringEquals"]
+    assert wanted["aws:ResourceTag/guardduty-response:mail-key"] == "yes"
+
+    template = look("mailer.yml")
+    found, parameters = template["Resources"]["MailKey"], template["Parameters"]
+    assert found["DeletionPolicy"] == found["UpdateReplacePolicy"] == "Retain"
+    # 8,192 bytes of a queue's policy
+    pattern = re.compile(parameters["AccountIds"]["AllowedPattern"])
+    assert pattern.fullmatch(",".join([other] * 100))
+    assert not pattern.fullmatch(",".join([other] * 101))

@@ -153,6 +153,18 @@ def test_what_sns_is_called_between_regions():
     assert principal(REGION, "ap-east-1") == "sns.ap-east-1.amazonaws.com"
 
 
+def test_sns_does_not_deliver_from_one_opt_in_region_to_another(cloud):
+    topic = cloud.client("sns", ACCOUNT, "me-south-1")
+    arn = topic.create_topic(Name="topic")["TopicArn"]
+    for region, found in (("ap-east-1", 0), ("me-south-1", 1), (REGION, 1)):
+        sqs = cloud.client("sqs", ACCOUNT, region)
+        url = sqs.create_queue(QueueName="q", Attributes={"Policy": policy()})["QueueUrl"]
+        queue = f"arn:aws:sqs:{region}:{ACCOUNT}:q"
+        topic.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=queue)
+        topic.publish(TopicArn=arn, Message="x")
+        assert len(received((sqs, url))) == found, region
+
+
 @pytest.mark.parametrize(
     "operator, wanted, found, holds",
     [

@@ -1,6 +1,7 @@
 """A queue as event source of a function."""
 
 import json
+import re
 import threading
 
 import pytest
@@ -122,6 +123,14 @@ def test_the_functions_role_takes_the_messages(cloud, sqs, queue, mapping, ran):
     sqs.send_message(QueueUrl=queue[0], MessageBody="hello")
     assert ran.wait(10)
     assert "ReceiveMessage" in [call.operation for call in cloud.call_log.by("function-role")]
+
+
+def test_a_message_says_which_role_has_sent_it(sqs, queue):
+    """moto has one SenderId for all."""
+    sqs.send_message(QueueUrl=queue[0], MessageBody="hello")
+    asked = {"QueueUrl": queue[0], "AttributeNames": ["SenderId"]}
+    (message,) = sqs.receive_message(**asked)["Messages"]
+    assert re.fullmatch("AROA[A-Z0-9]+:simulation", message["Attributes"]["SenderId"])
 
 
 def test_a_mapping_that_is_deleted_or_disabled_takes_nothing(cloud, sqs, queue, mapping, ran):
