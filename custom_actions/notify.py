@@ -33,6 +33,7 @@ from custom_actions.record import (
     NOTIFIED,
     ROLE,
     STATE,
+    WAITED,
     as_tags,
     marks,
     notified_key,
@@ -204,7 +205,7 @@ class NotifyOnce(ResponseAction, Notify):
 
     def send(self, resource, event):
         clients.do_without_alias(local_session(self.manager.session_factory))
-        told = {key: value for key, value in resource.items() if key != BY_HAND}
+        told = {key: value for key, value in resource.items() if key not in (BY_HAND, WAITED)}
         Notify.process(self, [told], event)
 
     def mailed(self, resource, event):
