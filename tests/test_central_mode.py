@@ -15,7 +15,7 @@ from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.utils import reset_session_cache
 from moto.sts.models import sts_backends
-from pack import Pack
+from pack import Pack, unpack
 
 from custom_actions import central, clients, deadline, provision
 from custom_actions.finding_file import read_finding
@@ -381,7 +381,11 @@ def test_one_that_never_mails_is_not_waited_for_long(twice):
 
     ran = cloud.invoke("custodian-ec2-isolate", event, FIRST, REGION)
 
-    (message,) = twice.messages()
+    *_, published = [
+        c for c in cloud.call_log.by("custodian-ec2-isolate") if c.operation == "Publish"
+    ]
+    assert f":{FIRST}:" in published.parameters["TopicArn"]
+    message = unpack(published.parameters["Message"])
     incident = message["event"]["c7n:notice"]["incident"]
     assert ran.error is None and "waited" not in f"{incident} {list(message['resources'][0])}"
     assert [s for s in ran.slept if s in (4, 8, 15)] == [4, 8, 15]  # once for all of its steps
