@@ -16,8 +16,9 @@ Which account is acted in is said by `detail.accountId` of the finding. Whoever 
 invoke the function, and does no more than that; the role's trust decides whether it may act there.
 
 A member may have a deployment of its own. Then both get the finding, at about the same time. Both
-isolate, which is the same done twice; of what comes after it, and of the mail, the one that did not
-begin the incident waits until the other has mailed (`once_another_is_done`).
+isolate and contain, which is the same done twice. Snapshots and the mail are not: with them the one
+that did not begin the incident waits until the other has mailed (`once_another_is_done`). Which one
+began it stands in the seal on the forensic group, where the tags of the instance do not reach.
 
 `c7n.policy.LambdaMode.assume_member` is not used: it changes the configuration and the sessions
 that a warm function keeps for its next event, which may be of another account.
@@ -34,7 +35,7 @@ from c7n.credentials import SessionFactory
 from c7n.exceptions import ClientError, PolicyExecutionError, PolicyValidationError
 from c7n.utils import reset_session_cache
 
-from custom_actions import clients, deadline
+from custom_actions import clients, deadline, seal
 from custom_actions.finding import ACCOUNT_ID, mapping, text
 from custom_actions.record import (
     BY_HAND,
@@ -43,13 +44,15 @@ from custom_actions.record import (
     MEMBER_ROLE,
     NOTIFIED,
     STATE,
+    WAITED,
     marks,
     short_id,
 )
-from custom_actions.response import describe
+from custom_actions.response import REFUSED, describe, error_code
 
 OPTION = "member-role"
 UNSET = "{member-role}"  # the variable, where nobody has given it a value
+OWN = "own"  # the deployment of the account that is acted in
 NONE = "none"  # the deployment acts in its own account alone
 TAG = MEMBER_ROLE  # of the function
 
@@ -58,7 +61,6 @@ ADMINISTRATOR = "administrator"
 
 # Seconds between the looks for the mail of another deployment.
 PATIENCE = (1, 2, 4, 8, 15)
-WAITED = "waited"
 
 ROLE_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}")
 
@@ -101,6 +103,11 @@ def deployment(config):
     return config.get(ADMINISTRATOR) or config.account_id
 
 
+def word(config):
+    """How the deployment is called in the seal of an account."""
+    return OWN if deployment(config) == config.account_id else deployment(config)
+
+
 def recorded_deployment(tags, config):
     """The account of the deployment that isolated an instance, by its tags; they can be forged."""
     recorded = tags.get(DEPLOYMENT, "")
@@ -113,24 +120,41 @@ def once_another_is_done(action, resource, event, look):
     look: reads them. It is waited for once, half a minute at most: then the rest is done here,
     though it may be done twice. A person is never kept waiting, nor a guard, whose incident is
     another. Two that begin within the same moment may not see each other's tags yet.
+
+    An instance's own role can often write its tags. So they are believed only where the seal on the
+    forensic group names another deployment too: no function without such a deployment beside it
+    ever waits, nor for a person who has isolated by hand.
+
+    IAM: ec2:DescribeSecurityGroups, where the tags name another deployment.
     """
     for delay in PATIENCE:
         tags = look()
         if not _is_anothers(action, resource, tags, event):
             return tags
         time.sleep(delay)
-    resource[INCIDENT][WAITED] = True
+    resource[WAITED] = True
     return look()
 
 
 def _is_anothers(action, resource, tags, event):
-    config, incident = action.manager.config, resource.get(INCIDENT)
-    if not incident or WAITED in incident or STATE not in tags or action.dryrun:
+    config = action.manager.config
+    if not resource.get(INCIDENT) or WAITED in resource or STATE not in tags or action.dryrun:
         return False
     if not event or BY_HAND in resource or "eventID" in event["detail"] or deadline.is_over():
         return False
-    anothers = recorded_deployment(tags, config) != deployment(config)
-    return anothers and short_id(event) not in marks(tags, NOTIFIED)
+    if recorded_deployment(tags, config) == deployment(config):
+        return False
+    return short_id(event) not in marks(tags, NOTIFIED) and _is_sealed_by_another(action, resource)
+
+
+def _is_sealed_by_another(action, resource):
+    try:
+        seals = seal.find(action.client(), resource[action.manager.resource_type.id])
+    except REFUSED as error:
+        action.log.warning("whose deployment was first is not known: %s", describe(error))
+        return False
+    by = {found.get(seal.BY) for found in seals.values()} - {None}
+    return bool(by) and word(action.manager.config) not in by
 
 
 class NotAssumed(PolicyExecutionError):
@@ -177,11 +201,17 @@ class MemberSessions(SessionFactory):
                 RoleArn=self.assume_role, RoleSessionName=self.session_name
             )["Credentials"]
         except ClientError as error:
+            todo = "Then"
+            if error_code(error) == "AccessDenied":
+                todo = (
+                    "Deploy infra/member-role.yml in account "
+                    f"{self.assume_role.split(':')[4]}, and infra/account.yml here, with the right "
+                    "MemberRole and OrganizationId in both; see whether a service control policy "
+                    "denies sts:AssumeRole; then"
+                )
             raise NotAssumed(
-                f"{self.assume_role} cannot be assumed ({describe(error)}). Deploy "
-                f"infra/member-role.yml in account {self.assume_role.split(':')[4]}, and "
-                "infra/account.yml here with MemberRole and OrganizationId; then give the function "
-                "this event again"
+                f"{self.assume_role} cannot be assumed ({describe(error)}). {todo} give the "
+                "function this event again"
             ) from error
         return {
             "access_key": given["AccessKeyId"],

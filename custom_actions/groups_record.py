@@ -26,6 +26,7 @@ class GroupsRecord:
     incident, so that no tag which is there already is the pack's.
 
     of: {interface id: the groups that it had}. refused: {interface id: why that is not recorded}.
+    by: the deployment that has sealed first, as far as this response knows.
     foreign: {tag key: value} of what was there and is not the pack's. unsealed: why there is no
     seal, where there can be none.
     """
@@ -36,6 +37,7 @@ class GroupsRecord:
         self.of = {}
         self.refused = {}
         self.foreign = {}
+        self.by = self._sealed_by(seals)
         self.unsealed = None  # why there is no room for a seal
         self.doubtful = set()  # interfaces that have other groups than on record, and no seal
         self._shown = {}  # as the interfaces' tags say it
@@ -48,6 +50,10 @@ class GroupsRecord:
     def is_being_released(self):
         """Whether the seal says that a person is at it; the instance's own tag is not asked."""
         return any(seal.RELEASING in found for found in self.seals.values())
+
+    @staticmethod
+    def _sealed_by(seals):
+        return next((found[seal.BY] for found in seals.values() if seal.BY in found), None)
 
     def read(self, interfaces):
         """Take over what the tags say. interfaces: with their tags, as EC2 describes them now."""
@@ -182,13 +188,14 @@ class GroupsRecord:
             Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )
 
-    def seal(self, run, group_ids, reopened, begun=None, counts=True):
+    def seal(self, run, group_ids, reopened, begun=None, counts=True, by=None):
         """Put the digest of the record on the forensic groups, unless it is there.
 
         group_ids: {VPC id: forensic group} of the interfaces. reopened: whether an instance that a
         person was releasing is isolated again. begun: as the claim says it; counts: whether the
-        brake has to count it. What was sealed before and is not what is on record now stays sealed
-        as it was: a release then asks.
+        brake has to count it. by: the word of this deployment, None for a person; that of the first
+        to seal stays. What was sealed before and is not what is on record now stays sealed as it
+        was: a release then asks.
         """
         known = self._shown | {name: self.of[name] for name in self._written}
         words = seal.words_of({k: v for k, v in known.items() if k not in self.refused})
@@ -202,6 +209,7 @@ class GroupsRecord:
         present = run.read(told, seal.find, self.client, self.instance_id, carriers, default={})
         if told in run.unread:
             return  # a seal that cannot be read must not be overwritten
+        self.by = self._sealed_by(present) or by
         sealed = {part: text for found in present.values() for part, text in found.items()}
         mine = seal.words_of({name: self.of[name] for name in self._written})
         if seal.GROUPS in sealed and not seal.is_sealed(sealed, seal.GROUPS, words, mine):
@@ -217,7 +225,8 @@ class GroupsRecord:
                 "record was never sealed. A release will ask"
             )
             return
-        wanted = ({seal.BEGUN: begun} if begun else {}) | sealed | {seal.GROUPS: digest}
+        own = {word: text for word, text in ((seal.BEGUN, begun), (seal.BY, by)) if text}
+        wanted = own | sealed | {seal.GROUPS: digest}
         if not counts:
             wanted.pop(seal.BEGUN, None)
         if reopened:

@@ -101,11 +101,14 @@ def found_interfaces(describe_interfaces, interface_id):
 class OfInstance:
     """For a step or a revert: each look begins with the instance, and its tags are the record.
 
-    `look_at(run, instance)` is the rest of the look. A terminated instance ends the step, unless
+    `look_at(run, instance)` is the rest of the look. A step that should not be done twice has
+    `waits`: it lets another deployment that was there before finish. One that contains does not
+    wait. A terminated instance ends the step, unless
     `when_terminated` is None, and so does one that was released since `isolate-instance`.
     """
 
     when_terminated = "The instance is terminated."
+    waits = False
 
     def look(self, run):
         instance = {}
@@ -114,7 +117,10 @@ class OfInstance:
             instance.update(describe_instance(self.client(), self.resource_id(run)))
             return tags_of(instance)
 
-        run.tags = central.once_another_is_done(self, run.resource, run.event, look)
+        if self.waits:
+            run.tags = central.once_another_is_done(self, run.resource, run.event, look)
+        else:
+            run.tags = look()
         if self.when_terminated and instance["State"]["Name"] == "terminated":
             raise NothingToDo(self.when_terminated, status="skipped")
         if (run.resource.get(record.INCIDENT) or {}).get(record.RELEASING):

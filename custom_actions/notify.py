@@ -33,6 +33,7 @@ from custom_actions.record import (
     NOTIFIED,
     ROLE,
     STATE,
+    WAITED,
     as_tags,
     marks,
     notified_key,
@@ -100,7 +101,7 @@ class NotifyOnce(ResponseAction, Notify):
 
     Of two deployments that act on an instance, its account's own and that of GuardDuty's
     administrator (custom_actions/central.py), the one that began the incident mails, as the
-    instance's tags say. The other waits for that, half a minute at most, then sends its own.
+    seal says. The other waits for that, half a minute at most, then sends its own.
 
     Limits: where nothing may be written to the instance (exempt, terminated, held back, dry run),
     or to a group without the tag forensic:group=true, each delivery is mailed. A function that dies
@@ -204,7 +205,7 @@ class NotifyOnce(ResponseAction, Notify):
 
     def send(self, resource, event):
         clients.do_without_alias(local_session(self.manager.session_factory))
-        told = {key: value for key, value in resource.items() if key != BY_HAND}
+        told = {key: value for key, value in resource.items() if key not in (BY_HAND, WAITED)}
         Notify.process(self, [told], event)
 
     def mailed(self, resource, event):

@@ -186,7 +186,7 @@ KEYS = {
         "Lambda function",
         "how many isolations an hour the brake lets pass, where it is not the policy's number",
         "a person, by the deploy",
-        "a deploy with the number `policy`",
+        "a person, by a deploy with the number `policy`",
     ),
     MEMBER_ROLE: Key(
         "Lambda function",
@@ -224,6 +224,9 @@ ROLE = "c7n:role"
 
 # Where `by-hand` says who runs the policy, and hands on the event: {"who": ARN, "event": event}.
 BY_HAND = "c7n:by-hand"
+
+# Where a step says that another deployment was waited for, which is done once.
+WAITED = "c7n:waited"
 
 # What a release takes off the instance itself.
 OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, DEPLOYMENT, NOTIFIED, GUARDED, NOT_CUT)

@@ -10,8 +10,9 @@ does only when a person confirms exactly that (steps/seal_record.py).
 A seal begins as a claim, `begun=<time>`, before the swap (custom_actions/judgement.py), then has
 the original groups, by `isolate-instance`, and is complete when `seal-record` has been at the end
 of a response: from then on nothing is sealed that the run itself has not recorded.
-`releasing=<time>` in it says that a person releases the instance, and `unrecorded=<parts>` what was
-changed without a record.
+`by=own`, or `by=<account>` of GuardDuty's administrator, says whose deployment sealed first
+(nobody's, where a person isolates by hand), `releasing=<time>` that a person releases the instance,
+and `unrecorded=<parts>` what was changed without a record.
 
 What remains: whoever may tag the forensic group can seal what they like, as can whoever tags the
 instance between a step and the first complete seal, some seconds; and a group has room for the
@@ -33,7 +34,7 @@ from custom_actions.response import Impossible
 
 GROUPS = record.ORIGINAL_GROUPS.split(":")[1]
 DENIES = record.DENY.split(":")[1]
-RELEASING, UNRECORDED, BEGUN = "releasing", "unrecorded", "begun"
+RELEASING, UNRECORDED, BEGUN, BY = "releasing", "unrecorded", "begun", "by"
 
 
 class Broken(PolicyExecutionError):
@@ -263,5 +264,10 @@ def unrecorded(seal):
 
 
 def releasing(seal):
-    """The seal of an instance that a person is releasing, from now on."""
-    return seal | {RELEASING: datetime.now(UTC).strftime("%Y%m%dT%H%MZ")}
+    """The seal of an instance that a person is releasing, from now on.
+
+    Nobody waits for a deployment then, and a tag is too short for that as well.
+    """
+    return {part: text for part, text in seal.items() if part != BY} | {
+        RELEASING: datetime.now(UTC).strftime("%Y%m%dT%H%MZ")
+    }

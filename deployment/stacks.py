@@ -100,11 +100,11 @@ def is_global(key):
     return all(kind.startswith("AWS::IAM::") for kind in kinds)
 
 
-def parameters_for(target, session, key, said, before, home):
+def parameters_for(target, session, key, said, before, home, roles):
     """The parameters of a change set: what is said, else what the stack has, else the default.
 
     said: {name: value}; `{account_id}` and `{region}` in a value are those of the target. before:
-    the stack as it is, or None. home: the region that makes the account's roles.
+    the stack as it is, or None. home, roles: as for `plan`.
     """
     declared = template.look(STACKS[key][1]).get("Parameters", {})
     values = {
@@ -112,9 +112,14 @@ def parameters_for(target, session, key, said, before, home):
         for name, value in said.items()
         if name in declared
     }
-    kept = {p["ParameterKey"] for p in (before or {}).get("Parameters", [])}
-    if "RoleRegion" in declared and not before:
-        values.setdefault("RoleRegion", home)
+    has = {p["ParameterKey"]: p.get("ParameterValue") for p in (before or {}).get("Parameters", [])}
+    kept = set(has)
+    if "RoleRegion" in declared and "RoleRegion" not in kept | set(values):
+        # a former version said CreateRole=no where another region had the roles
+        if has.get("CreateRole") == "no":
+            values["RoleRegion"] = roles or refuse_without_home(target, STACKS[key][0])
+        elif not before:
+            values["RoleRegion"] = home
     if "DetectorId" in declared and "DetectorId" not in kept | set(values):
         values["DetectorId"] = detector(target, session)
     known = kept | set(values)
@@ -129,6 +134,14 @@ def parameters_for(target, session, key, said, before, home):
         for name in declared
         if name in known
     ]
+
+
+def refuse_without_home(target, stack):
+    raise Refused(
+        f"{stack} in {target} is of a former version and takes the roles of another region "
+        "(CreateRole=no), and they do not say of which: update the region that has them first, "
+        "make infra REGION=<that one>, or say PARAMETERS=RoleRegion=<that one>."
+    )
 
 
 def detector(target, session):
@@ -151,10 +164,18 @@ def plan(target, session, key, said, home, roles):
     status = before["StackStatus"] if before else "REVIEW_IN_PROGRESS"
     refuse_stuck(target, stack, status)
     creates = status == "REVIEW_IN_PROGRESS"
-    if creates and key == "account" and roles in ("", target.region):
+    here = said.get("RoleRegion", target.region) == target.region
+    if creates and key == "account" and roles in ("", target.region) and here:
+        elsewhere = (
+            ""
+            if roles
+            else "it is of a former version's stack in another region: update that one "
+            "first, make infra REGION=<that one>, or say PARAMETERS=RoleRegion=<that one>. Or "
+        )
         raise Refused(
-            f"The role {MADE_IN[key]} exists and no stack {stack} in {target}: it is of another "
-            "stack, perhaps of a StackSet (make stackset), or somebody's own, and in the way."
+            f"The role {MADE_IN[key]} exists and no stack {stack} in {target}: {elsewhere}it is of "
+            "another stack, perhaps of a StackSet (make stackset), or somebody's own, and in the "
+            "way."
         )
     cloudformation = session.client("cloudformation")
     made = cloudformation.create_change_set(
@@ -162,7 +183,9 @@ def plan(target, session, key, said, home, roles):
         ChangeSetName=f"make-infra-{uuid.uuid4().hex[:12]}",
         ChangeSetType="CREATE" if creates else "UPDATE",
         TemplateBody=template.text(file),
-        Parameters=parameters_for(target, session, key, said, None if creates else before, home),
+        Parameters=parameters_for(
+            target, session, key, said, None if creates else before, home, roles
+        ),
         # the second for Fn::ForEach
         Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     )

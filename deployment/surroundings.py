@@ -5,6 +5,7 @@ IAM: what `guardduty-response-status` of infra/operators.yml allows.
 """
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 
 from deployment import roles
@@ -26,11 +27,11 @@ def surroundings(checks, target, session, kinds):
 
     Returns the ARN of the mail queue that the topic is subscribed to, or None.
     """
-    with checks.reading("stack"):
-        stack(checks, target, session)
     queue = None
+    with checks.reading("stack"):
+        queue = stack(checks, target, session)
     with checks.reading("topic"):
-        queue = topic(checks, target, session.client("sns"))
+        queue = topic(checks, target, session.client("sns"), queue)
     with checks.reading("dead letters"):
         mend = f"make dlq REGION={target.region}{there(target)}"
         dead_letters(checks, target, session, DEAD_LETTERS, mend)
@@ -44,7 +45,7 @@ def surroundings(checks, target, session, kinds):
 
 
 def stack(checks, target, session):
-    """The stack of infra/account.yml, and its roles where it has them.
+    """The stack of infra/account.yml, and its roles where it has them; its parameter MailQueueArn.
 
     In accounts of a StackSet it has another name: then CloudFormation is asked whose the topic is.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStackResources.html
@@ -61,7 +62,7 @@ def stack(checks, target, session):
         if not made or not made["StackResources"]:
             found = f"{STACK} is not there: no role, no topic, no dead-letter queue"
             checks.say("stack", False, found, f"{infra(target)}, or make stackset")
-            return
+            return None
         name = made["StackResources"][0]["StackName"]
         found = client.describe_stacks(StackName=name)
     (shown,) = found["Stacks"]
@@ -83,6 +84,7 @@ def stack(checks, target, session):
             roles.compare(checks, target, session.client("iam"), name, body, given)
     else:
         checks.say("roles", True, "the stack of another region of this account has them")
+    return given.get("MailQueueArn")
 
 
 def lines(template):
@@ -90,8 +92,11 @@ def lines(template):
     return [line.rstrip() for line in template.strip().splitlines()]
 
 
-def topic(checks, target, client):
-    """The topic and its subscription of the mail queue, confirmed; the queue's ARN."""
+def topic(checks, target, client, mail_queue):
+    """The topic and its subscription of the mail queue, confirmed; the queue's ARN.
+
+    mail_queue: the ARN that the stack was given, or None.
+    """
     topic_arn = f"{arn(target, 'sns')}:{STACK}"
     pages = client.get_paginator("list_subscriptions_by_topic")
     found = unless(
@@ -102,20 +107,60 @@ def topic(checks, target, client):
         return None
     checks.say("topic", True, topic_arn)
     queues = [s for s in found.get("Subscriptions", ()) if s["Protocol"] == "sqs"]
-    if not queues:
-        checks.say("subscription", False, "no queue is subscribed: no mail", infra(target))
-        return None
+    queues.sort(key=lambda s: s["Endpoint"] != mail_queue)
     confirmed = [s for s in queues if s["SubscriptionArn"].startswith("arn:")]
-    if not confirmed:
-        queue = queues[0]["Endpoint"]
-        # of another account: the mailer, or whoever owns the queue, confirms it
-        found = f"of {queue} is pending, not confirmed: no mail"
-        checks.say(
-            "subscription", False, found, f"{infra(target)}, and confirm it (docs/mailer.md)"
-        )
-        return queue
-    checks.say("subscription", True, f"{confirmed[0]['Endpoint']}, confirmed")
-    return confirmed[0]["Endpoint"]
+    if confirmed:
+        with checks.reading("subscription"):
+            subscription(checks, target, client, confirmed[0])
+        return confirmed[0]["Endpoint"]
+    queue = queues[0]["Endpoint"] if queues else mail_queue
+    found = f"of {queue} is pending, not confirmed" if queues else "no queue is subscribed"
+    # A stack that is as it was mends nothing: of a subscription that SNS has deleted, since nobody
+    # confirmed it within two days, or that somebody ended, CloudFormation does not know.
+    redrive = json.dumps({"RedrivePolicy": redrive_policy(target)})
+    checks.say(
+        "subscription",
+        False,
+        f"{found}: no mail",
+        "Is the mailer deployed, and does it know the account (docs/mailer.md)? Then: aws sns "
+        f"subscribe --region {target.region} --topic-arn {topic_arn} --protocol sqs "
+        f"--notification-endpoint {queue or '<MailQueueArn>'} --attributes {shlex.quote(redrive)}"
+        f"{there(target)}",
+    )
+    return queue
+
+
+def redrive_policy(target):
+    """As infra/account.yml has it."""
+    queue = f"{arn(target, 'sqs')}:{DEAD_LETTERS}"
+    return json.dumps({"deadLetterTargetArn": queue}, separators=(",", ":"))
+
+
+def subscription(checks, target, client, confirmed):
+    """That a confirmed subscription delivers everything, with SNS's envelope, and loses nothing.
+
+    Without the envelope the mailer does not know the topic; a filter policy keeps mails back.
+    https://docs.aws.amazon.com/sns/latest/api/API_GetSubscriptionAttributes.html
+    """
+    found = client.get_subscription_attributes(SubscriptionArn=confirmed["SubscriptionArn"])
+    has, redrive = found["Attributes"], redrive_policy(target)
+    wrong = {}
+    if has.get("RawMessageDelivery", "false") != "false":
+        wrong["RawMessageDelivery"] = ("delivers without SNS's envelope", "false")
+    if has.get("FilterPolicy", "{}") != "{}":
+        wrong["FilterPolicy"] = ("a filter policy keeps mails back", "{}")
+    if json.loads(has.get("RedrivePolicy", "{}")) != json.loads(redrive):
+        wrong["RedrivePolicy"] = (f"what cannot be delivered is not in {DEAD_LETTERS}", redrive)
+    mend = "; ".join(
+        f"aws sns set-subscription-attributes --region {target.region} --subscription-arn "
+        f"{confirmed['SubscriptionArn']} --attribute-name {name} "
+        f"--attribute-value {shlex.quote(value)}"
+        for name, (_, value) in wrong.items()
+    )
+    how = ", ".join(what for what, _ in wrong.values()) or "confirmed"
+    checks.say(
+        "subscription", not wrong, f"{confirmed['Endpoint']}, {how}", f"{mend}{there(target)}"
+    )
 
 
 def dead_letters(checks, target, session, queue, mend):

@@ -15,7 +15,7 @@ from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.utils import reset_session_cache
 from moto.sts.models import sts_backends
-from pack import Pack
+from pack import Pack, unpack
 
 from custom_actions import central, clients, deadline, provision
 from custom_actions.finding_file import read_finding
@@ -280,10 +280,36 @@ def test_of_two_deployments_the_second_says_who_was_there_before(twice, first, s
     assert twice.tags(event).get("forensic:deployment") == {ADMINISTRATOR: first}.get(first)
 
 
+def test_nobody_waits_for_a_deployment_that_the_seal_does_not_name(twice):
+    """Whatever the instance's own role writes. Of a person who isolated by hand no mail is due."""
+    event, ec2 = twice.instance(FIRST), twice.worlds[FIRST].client("ec2")
+    instance_id = instance_of(event)
+    own = twice.cloud.invoke("custodian-ec2-isolate", event, FIRST, REGION)
+    mark = {"Key": "forensic:notified"}
+    (group,) = ec2.describe_security_groups(
+        Filters=[{"Name": "tag-key", "Values": [f"forensic:record:{instance_id}"]}]
+    )["SecurityGroups"]
+    (sealed,) = [t for t in group["Tags"] if t["Key"].endswith(instance_id)]
+    assert " by=own " in sealed["Value"]
+
+    forged = {"Key": "forensic:deployment", "Value": "999999999999"}
+    ec2.create_tags(Resources=[instance_id], Tags=[forged])
+    ec2.delete_tags(Resources=[instance_id], Tags=[mark])
+    deceived = twice.cloud.invoke("custodian-ec2-isolate", event, FIRST, REGION)
+    ec2.delete_tags(Resources=[instance_id], Tags=[mark, forged])
+    sealed["Value"] = sealed["Value"].replace("by=own ", "")
+    ec2.create_tags(Resources=[group["GroupId"]], Tags=[sealed])
+    by_hand = twice.cloud.invoke("custodian-ec2-isolate", event, ADMINISTRATOR, REGION)
+
+    for ran in (own, deceived, by_hand):
+        assert ran.error is None and 15 not in ran.slept
+
+
 def test_two_deployments_at_the_same_moment_act_and_mail_once(twice):
     """Both have looked before either writes that it was there. Then the administrator's goes on."""
     cloud, event = twice.cloud, twice.instance(FIRST)
     both, seen, ended = threading.Barrier(2), threading.Event(), threading.Event()
+    sealed, asked = threading.Event(), threading.Event()
     cloud.call_log.clear()
     cloud.invocations.clear()
     looks = []
@@ -295,11 +321,32 @@ def test_two_deployments_at_the_same_moment_act_and_mail_once(twice):
         role = sts_backends[FIRST]["aws"].get_assumed_role_from_access_key(call.access_key)
         return role is not None and role.role_arn.endswith("role/guardduty-response-ec2-isolate")
 
+    def is_seal(call):
+        return call.operation == "CreateTags" and "original-groups=" in str(call.parameters)
+
+    def asks_who_sealed(call):
+        filters = str(call.parameters.get("Filters"))
+        return call.operation == "DescribeSecurityGroups" and "'tag-key'" in filters
+
     def own_looks(call):
         looks.append(call)
-        assert (seen if len(looks) == 1 else ended).wait(20)
+        if len(looks) == 1:
+            assert seen.wait(20)
+        if asked.is_set():
+            assert ended.wait(20)
 
+    # the administrator's is the first to seal
+    cloud.before(
+        "DescribeSecurityGroups",
+        lambda call: sealed.wait(20) and None,
+        when=lambda c: is_own(c) and "'group-id'" in str(c.parameters),
+    )
     cloud.before("CreateTags", lambda call: both.wait(20) and None, when=is_state, times=2)
+    cloud.before(
+        "Publish",
+        lambda call: asked.wait(20) and None,
+        when=lambda c: c.caller == "custodian-ec2-isolate" and not is_own(c),
+    )
     cloud.before(
         "DescribeInstances",
         own_looks,
@@ -307,6 +354,8 @@ def test_two_deployments_at_the_same_moment_act_and_mail_once(twice):
         times=None,
     )
     stop = [
+        cloud.call_log.subscribe(lambda c: is_seal(c) and not is_own(c) and sealed.set()),
+        cloud.call_log.subscribe(lambda c: asks_who_sealed(c) and is_own(c) and asked.set()),
         cloud.call_log.subscribe(lambda c: is_state(c) and not is_own(c) and seen.set()),
         cloud.functions.subscribe(lambda i: i in twice.central() and ended.set()),
     ]
@@ -332,7 +381,13 @@ def test_one_that_never_mails_is_not_waited_for_long(twice):
 
     ran = cloud.invoke("custodian-ec2-isolate", event, FIRST, REGION)
 
-    assert ran.error is None and twice.messages()
+    *_, published = [
+        c for c in cloud.call_log.by("custodian-ec2-isolate") if c.operation == "Publish"
+    ]
+    assert f":{FIRST}:" in published.parameters["TopicArn"]
+    message = unpack(published.parameters["Message"])
+    incident = message["event"]["c7n:notice"]["incident"]
+    assert ran.error is None and "waited" not in f"{incident} {list(message['resources'][0])}"
     assert [s for s in ran.slept if s in (4, 8, 15)] == [4, 8, 15]  # once for all of its steps
 
 
@@ -492,6 +547,19 @@ def test_calls_in_a_member_are_tried_again_and_end_in_time(own, organization, mo
             calls[0].describe_instances()
     finally:
         deadline.begin(None)
+
+
+def test_only_a_refusal_asks_for_the_roles(own, organization, monkeypatch):
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    for code, asks in (("AccessDenied", True), ("RegionDisabledException", False)):
+        organization.cloud.fail("sts:AssumeRole", code, times=1)
+        _, sessions = of(SECOND, own)
+        reset_session_cache()
+        sessions.kept = None
+        with pytest.raises(central.NotAssumed, match=code) as failed:
+            clients.client(sessions, "ec2").describe_instances()
+        for words in ("infra/member-role.yml", "MemberRole", "OrganizationId", "service control"):
+            assert (words in str(failed.value)) is asks
 
 
 def test_an_account_is_twelve_digits_or_nothing_is_done(own):

@@ -326,12 +326,14 @@ class PreserveEvidence(Settings, Step):
         "ec2:DescribeInstances",
         "ec2:DescribeInstanceAttribute",
         "ec2:DescribeInstanceTypes",
+        "ec2:DescribeSecurityGroups",
         "ec2:DescribeSnapshots",
         "ec2:ModifyInstanceAttribute",
         "ec2:CreateSnapshots",
         "ec2:CreateTags",
     )
     nothing = {"snapshots": []}
+    waits = True  # snapshots cost, and settings that are changed twice are recorded twice
 
     def look_at(self, run, instance):
         incident = record.incident(run.resource, run.tags, run.event)

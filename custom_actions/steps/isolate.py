@@ -517,11 +517,12 @@ class IsolateInstance(OfInterfaces, Step):
             vpc_ids = {i["VpcId"] for i in run.view.interfaces} & set(run.memory["groups"].ids)
             carriers = {vpc_id: run.memory["groups"].ids[vpc_id] for vpc_id in vpc_ids}
             counts = any(c.holds for c in run.changes if c.item is not None)
-            groups.seal(run, carriers, reopened, run.memory.get("begun"), counts)
+            by = None if record.BY_HAND in run.resource else central.word(self.manager.config)
+            groups.seal(run, carriers, reopened, run.memory.get("begun"), counts, by)
             groups.tidy(run)
         # Not what was there before the incident; but another response may be a moment ahead.
         tags = {k: v for k, v in run.tags.items() if self.stale_tags(run).get(k) != v}
-        incident = record.begin_incident(run.resource, tags, run.event) | self.deployment()
+        incident = record.begin_incident(run.resource, tags, run.event) | self.deployment(run)
         if self.is_verified(run):
             run.resource[record.INCIDENT][record.FORENSIC_GROUPS] = sorted(
                 {group for i in run.view.interfaces for group in group_ids(i)}
@@ -542,11 +543,10 @@ class IsolateInstance(OfInterfaces, Step):
         if new:
             run.attempt("the state could not be recorded on the instance", self.tag, run, new)
 
-    def deployment(self):
-        """The tag of an incident that is begun by a deployment in another account."""
-        config = self.manager.config
-        account_id = central.deployment(config)
-        return {} if account_id == config.account_id else {record.DEPLOYMENT: account_id}
+    def deployment(self, run):
+        """The tag of an incident that another account's deployment has begun: the first to seal."""
+        word = run.memory["record"].by or central.word(self.manager.config)
+        return {} if word == central.OWN else {record.DEPLOYMENT: word}
 
     def stale_tags(self, run):
         """The tags of a record that the instance had before this response began the incident."""

@@ -146,7 +146,7 @@ class SealRecord(OfRecord, Step):
         unrecorded = {seal.part_of(key) for key in run.resource.get(record.UNRECORDED, ())}
         unrecorded |= set(seal.unrecorded(present))
         noted = {seal.UNRECORDED: ",".join(sorted(unrecorded))} if unrecorded else {}
-        claimed = {k: v for k, v in present.items() if k == seal.BEGUN}
+        claimed = {k: v for k, v in present.items() if k in (seal.BEGUN, seal.BY)}
         return claimed | digests | noted
 
     def plan(self, run):

@@ -112,6 +112,38 @@ def test_a_second_region_takes_roles_and_mail_queue_of_the_first(infra, cloud):
     assert infra("--region", SECOND, "--yes")[1].count("unchanged") == 1
 
 
+def test_a_second_region_of_a_former_version_makes_no_roles(infra, cloud):
+    """It said CreateRole=no, and the roles did not say of which region they are."""
+    iam, role = cloud.client("iam", ACCOUNT, REGION), "guardduty-response-finding-notify"
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    code, said = infra("--region", "eu-central-1", "--yes", "--mail-queue", QUEUE)
+    assert code == 2 and "PARAMETERS=RoleRegion=" in said and "a former version's stack" in said
+    cloud.client("cloudformation", ACCOUNT, SECOND).create_stack(
+        StackName=PACK,
+        TemplateBody=json.dumps(
+            {
+                "Parameters": {n: {"Type": "String"} for n in ("CreateRole", "MailQueueArn")},
+                "Resources": {"Other": {"Type": "AWS::SNS::Topic"}},
+            }
+        ),
+        Parameters=[
+            {"ParameterKey": "CreateRole", "ParameterValue": "no"},
+            {"ParameterKey": "MailQueueArn", "ParameterValue": QUEUE},
+        ],
+    )
+
+    code, said = infra("--region", SECOND, "--yes")
+    assert code == 2 and "update the region that has them first" in said
+    assert "PARAMETERS=RoleRegion=" in said
+
+    iam.tag_role(RoleName=role, Tags=[{"Key": "guardduty-response:region", "Value": REGION}])
+    code, said = infra("--region", SECOND, "--yes")
+
+    assert code == 0 and "AWS::IAM::Role" not in said, said
+    assert parameters(named(cloud, SECOND)[PACK])["RoleRegion"] == REGION
+    assert len(iam.list_roles()["Roles"]) == 1
+
+
 @pytest.mark.slow
 def test_alarms_come_with_their_topic_and_stay_with_the_region(infra, cloud):
     assert infra(*HERE, "--mail-queue", QUEUE, "--alarm-topic", TOPIC)[0] == 0

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shlex
 import zipfile
 
 import pytest
@@ -130,8 +132,8 @@ def test_all_is_well_and_a_table_says_so(account):
         (REGION, "response-guard"): "contain",
         (FIRST, "response-guard"): "contain",
     }
-    # 32 of the roles, 14 in the region where their guard has to be as well, 4 for each function
-    assert len(cloud.calls) - before == 82
+    # 32 of the roles, 15 in the region where their guard has to be as well, 4 for each function
+    assert len(cloud.calls) - before == 84
     told = CliRunner().invoke(main, ["status", "--region", REGION, "--who", *POLICIES])
     assert (told.exit_code, told.output.count("contain")) == (0, 4)
     assert "All is well." in told.output and "OrganizationAccountAccessRole" in told.output
@@ -161,6 +163,16 @@ def test_what_somebody_changed_is_found_and_a_deploy_mends_what_it_can(account):
     iam.put_role_policy(**role, PolicyName="more", PolicyDocument=json.dumps(EMPTY))
     tell = f"arn:aws:iam::{ACCOUNT}:policy/guardduty-response-tell"
     iam.detach_role_policy(**role, PolicyArn=tell)
+    sns, topic = account.client("sns"), f"arn:aws:sns:{REGION}:{ACCOUNT}:guardduty-response"
+    (subscription,) = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    subscription = {"SubscriptionArn": subscription["SubscriptionArn"]}
+    redrive = sns.get_subscription_attributes(**subscription)["Attributes"]["RedrivePolicy"]
+    for name, value in (
+        ("RawMessageDelivery", "true"),
+        ("FilterPolicy", '{"a": ["b"]}'),
+        ("RedrivePolicy", "{}"),
+    ):
+        sns.set_subscription_attributes(**subscription, AttributeName=name, AttributeValue=value)
 
     wrong, policies = look()
 
@@ -168,6 +180,7 @@ def test_what_somebody_changed_is_found_and_a_deploy_mends_what_it_can(account):
     found = {key: mend for key, (_, mend) in wrong.items()}
     revert = found.pop(here("", "roles"))
     other = found.pop(here("finding-notify", "permission"))
+    delivery = found.pop(here("", "subscription"))
     assert found == {
         here("finding-notify", "rule"): again,
         here("iam-role-revoke-sessions", "target"): again,
@@ -179,6 +192,11 @@ def test_what_somebody_changed_is_found_and_a_deploy_mends_what_it_can(account):
         here("", "left over"): f"{again} PRUNE=1",
     }
     assert "REVERT_DRIFT" in revert and "remove-permission" in other and "other" in other
+    assert re.findall(r"--attribute-name (\w+) --attribute-value (\S+)", delivery) == [
+        ("RawMessageDelivery", "false;"),
+        ("FilterPolicy", "'{}';"),
+        ("RedrivePolicy", f"'{redrive.replace(' ', '')}'"),
+    ]
     assert "DISABLED" in wrong[here("finding-notify", "rule")][0]
     assert "custodian-renamed" in wrong[here("", "left over")][0]
     changed = wrong[here("iam-role-revoke-sessions", "configuration")][0]
@@ -187,6 +205,12 @@ def test_what_somebody_changed_is_found_and_a_deploy_mends_what_it_can(account):
     assert not policies[FIRST, "response-guard"]["by"]
 
     functions.remove_permission(FunctionName=NOTIFY, StatementId="other")
+    for name, value in (
+        ("RawMessageDelivery", "false"),
+        ("FilterPolicy", "{}"),
+        ("RedrivePolicy", redrive),
+    ):
+        sns.set_subscription_attributes(**subscription, AttributeName=name, AttributeValue=value)
     for name in ("custodian-renamed", "custodian-of-others"):
         functions.delete_function(FunctionName=name)
     iam.delete_role_policy(**role, PolicyName="more")
@@ -302,7 +326,12 @@ def test_what_is_missing_is_found(account):
     )
     said = {key[1:]: value for key, value in wrong.items()}
     assert "MODE=" in said["iam-role-revoke-sessions", "function"][1]
-    assert "pending" in said["", "subscription"][0]
+    pending, mend = said["", "subscription"]
+    assert "pending" in pending and "make infra" not in mend
+    assert f"--notification-endpoint {account.mail['MailQueueArn']} " in mend
+    attributes = json.loads(shlex.split(mend)[-1])
+    dead_letters = f"arn:aws:sqs:{REGION}:{ACCOUNT}:guardduty-response-dlq"
+    assert json.loads(attributes["RedrivePolicy"]) == {"deadLetterTargetArn": dead_letters}
     assert "--enable" in said["", "guardduty"][1] and "FIFTEEN" in said["", "frequency"][1]
     assert said["", "mailer"][1] == "make deploy-mailer"
     assert "guardduty-response-isolate v2" in said["", "roles"][0]

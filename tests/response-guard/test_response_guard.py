@@ -189,6 +189,8 @@ def test_what_is_gone_is_told_with_the_way_back(guard):
         ("DeleteRolePolicy", {"roleName": "web", "policyName": "forensic-deny-sessions-i-0"},
          "revoke again"),
         ("UpdateAssumeRolePolicy", {"roleName": "guardduty-response-ec2-isolate"}, "revoke again"),
+        # a name that the guards know, of an account that has no such role
+        ("CreateRole", {"roleName": "guardduty-response-member-ec2-isolate"}, "The guards leave"),
         ("CreatePolicyVersion", {"policyArn": TELL},
          "list-policy-versions"),
     ],
@@ -210,6 +212,13 @@ def test_a_deny_or_a_role_of_the_pack_that_is_changed_is_told(guard, name, param
         api_call("DisableRule", {"name": f"{ISOLATE}-x"}, service="events"),
         api_call("DeleteRolePolicy", {"roleName": "web", "policyName": "own"}, service="iam"),
         api_call("DeletePolicy", {"policyArn": "arn:aws:iam::1:policy/own"}, service="iam"),
+        api_call("CreateRole", {"roleName": "web"}, service="iam"),
+        api_call(
+            "CreateRole",
+            {"roleName": "guardduty-response-member-ec2-isolate"},
+            role="custodian-deploy",
+            service="iam",
+        ),
         api_call(
             "DeleteRolePolicy",
             {"roleName": "web", "policyName": "forensic-deny-sessions-i-0"},
@@ -225,6 +234,8 @@ def test_a_deny_or_a_role_of_the_pack_that_is_changed_is_told(guard, name, param
         "a longer name",
         "no deny",
         "own policy",
+        "own role",
+        "a stack by who deploys",
         "the pack",
     ],
 )
