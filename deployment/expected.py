@@ -84,7 +84,10 @@ def function(target, session, policy, said, tracer):
         mock.patch.object(mu, "LambdaManager", Describing),
         mock.patch.object(log, "disabled", True),
     ):
-        return made.provision()
+        try:
+            return made.provision()
+        finally:
+            reset_session_cache()  # what comes next in this process has its own
 
 
 class Describing:

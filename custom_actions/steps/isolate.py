@@ -239,7 +239,7 @@ class IsolateInstance(OfInterfaces, Step):
         tags = tags_of(run.resource)
         incident = record.begin_incident(run.resource, tags, run.event)
         if record.STATE not in tags:
-            new = {record.STATE: record.INCOMPLETE, **incident, **self.deployment()}
+            new = {record.STATE: record.INCOMPLETE, **incident, **self.deployment(run)}
             try:
                 self.tag(run, [{"Key": key, "Value": value} for key, value in new.items()])
             except REFUSED as error:
@@ -545,7 +545,8 @@ class IsolateInstance(OfInterfaces, Step):
 
     def deployment(self, run):
         """The tag of an incident that another account's deployment has begun: the first to seal."""
-        word = run.memory["record"].by or central.word(self.manager.config)
+        sealed = run.memory.get("record")  # none where not even the first look succeeded
+        word = (sealed and sealed.by) or central.word(self.manager.config)
         return {} if word == central.OWN else {record.DEPLOYMENT: word}
 
     def stale_tags(self, run):

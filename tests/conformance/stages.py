@@ -227,6 +227,7 @@ class Block(Stage):
 
 class Evidence(Stage):
     step, revert = "preserve-evidence", "restore-settings"
+    rare = ("ec2:DescribeSecurityGroups",)  # where another deployment began
     variants = ({}, {"kind": "spot"}, {"kind": "instance-store"})
 
     def setup(self, kind=None):
