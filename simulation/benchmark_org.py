@@ -34,7 +34,8 @@ PLAIN = {
 
 def prepared(cloud: Cloud) -> tuple[Path, Path]:
     """The stacks everywhere; the files of the accounts and of the plain policy."""
-    mailer = deploy.mailer_stack(cloud, FIRST, REGIONS[0])
+    others = ",".join(ACCOUNTS[1:])
+    mailer = deploy.mailer_stack(cloud, FIRST, REGIONS[0], AccountIds=others)
     for account in ACCOUNTS:
         for region in REGIONS:
             deploy.account_stack(
