@@ -53,6 +53,12 @@ REPEATS = re.compile(
     r"|test_the_functions_log_hides_the_password"
     r"|test_without_one_of_its_actions_it_fails_and_says_so"
     r"|test_matrix.py.*\[(?!swap|release)"
+    r"|test_no_misshapen_\w+\[(?!None)"
+    r"|test_what_is_missing_or_wrong_is_said\[arguments(5|12|17)-"
+    r"|test_make.py::test_(one_policy_alone|what_people_look_at)"
+    r"|test_what_is_old_or_still_fails_is_kept"
+    r"|test_a_compiled_module_is_the_same.*\[(?!pass)"
+    r"|test_60_messages_with_a_server_that_fails_at_random_for_the_first_half"
 )
 
 
