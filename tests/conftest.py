@@ -40,7 +40,6 @@ REPEATS = re.compile(
     r"|test_what_is_malformed_on_the_acl_stops_no_release\[(?!\*)"
     r"|test_throttling_and_server_errors_are_ridden_out\[Unavailable"
     r"|test_five_calls_up_to_the_swap.*\[2\]"
-    r"|test_no_policy_changes_anything.*\[ask\]"
     r"|test_a_new_finding_in_the_middle_of_a_release_leaves_its_seal\[False"
     r"|test_function.py::test_(deploying_again|a_server_that_is_down)"
     r"|test_a_full_group_gives_the_place_of_a_terminated_instance"

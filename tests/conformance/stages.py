@@ -280,6 +280,7 @@ class Unprotected(Evidence):
     """Preserved, and then somebody took the protections off."""
 
     step, revert = "keep-protections", None
+    rare = ()
     variants = ({},)
     slow = True
 
