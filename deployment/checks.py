@@ -4,7 +4,6 @@ import contextlib
 from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
-from c7n.utils import get_partition
 
 from deployment.errors import reason
 
@@ -82,8 +81,3 @@ def infra(target, stack=""):
 def there(target):
     """Where a command without such a form has to be run."""
     return f" (with credentials of account {target.account_id})" if target.listed else ""
-
-
-def arn(target, service):
-    """How an ARN of a service begins in a target."""
-    return f"arn:{get_partition(target.region)}:{service}:{target.region}:{target.account_id}"

@@ -104,9 +104,9 @@ def deploy_here(target, policies, said, keep, plan):
             cache_period=0,
             tracer=None,  # as `custodian run`: with c7n-org's the archive would be another
         )
-        wanted = {"policies": copy.deepcopy(policies)}
-        load_resources(StructureParser().get_resource_types(wanted))  # a spawned process has none
-        for policy in PolicyCollection.from_data(wanted, config):
+        data = {"policies": copy.deepcopy(policies)}
+        load_resources(StructureParser().get_resource_types(data))  # a spawned process has none
+        for policy in PolicyCollection.from_data(data, config):
             done[function_name(policy.data)] = attempt(policy, account, said, writes)
         if keep is not None:
             done |= prune(session, keep, plan)
@@ -148,7 +148,6 @@ def refuse_unprepared(target, session, policies):
     IAM: iam:GetRole, sns:GetTopicAttributes, sqs:GetQueueUrl.
     """
     iam, sns, sqs = (session.client(service) for service in ("iam", "sns", "sqs"))
-    where = f"{target.region}:{target.account_id}"
     topics, queues, roles = set(), set(), set()
     for policy in policies:
         roles.add(policy["mode"]["role"].rpartition("/")[2])
@@ -160,7 +159,7 @@ def refuse_unprepared(target, session, policies):
         topics |= {t["topic"] for t in transports if t["type"] == "sns"}
     missing = []
     for topic in sorted(topics):
-        arn = f"arn:{target.partition}:sns:{where}:{topic}"
+        arn = target.arn("sns", topic)
         if not ignoring("NotFound", sns.get_topic_attributes, TopicArn=arn):
             missing.append(f"topic {topic}")
     for queue in sorted(queues - {""}):

@@ -15,7 +15,7 @@ from c7n.mu import LambdaManager
 from custom_actions import autonomy, central, provision
 from custom_actions.record import MAX_PER_HOUR
 from custom_actions.version import VERSION, VERSION_TAG
-from deployment.checks import Checks, arn, deploy, there, unless
+from deployment.checks import Checks, deploy, there, unless
 from deployment.errors import reason
 from deployment.expected import expected
 from deployment.functions import tagged
@@ -85,7 +85,7 @@ def deployed(target, session, policy, mend, opt_in=False, who=False):
         provision.BRAKE: tags.get(MAX_PER_HOUR, provision.BRAKE_OF_POLICY),
     }
     wanted = expected(target, session, policy, said)
-    wanted.func.arn = f"{arn(target, 'lambda')}:function:{name}"
+    wanted.func.arn = target.arn("lambda", f"function:{name}")
     compare(checks, wanted, function, mend)
     with checks.reading("permission"):
         permission(checks, client, target, wanted, mend)
@@ -161,7 +161,7 @@ def permission(checks, client, target, wanted, mend):
     A deploy makes its own statement anew, whose name is the rule's, and leaves those of others.
     """
     name = wanted.func.event_name
-    source = f"{arn(target, 'events')}:rule/{name}"
+    source = target.arn("events", f"rule/{name}")
     answer = unless(ABSENT, client.get_policy, FunctionName=wanted.name)
     statements = json.loads(answer["Policy"])["Statement"] if answer else []
     others = [s.get("Sid", "") for s in statements if s.get("Sid") != name]

@@ -99,8 +99,7 @@ def dlq(targets, finding, replay, function, aged, drop, as_json):
 
     IAM: sqs:GetQueueUrl, sqs:ReceiveMessage, sqs:ChangeMessageVisibility, logs:FilterLogEvents;
     with --replay lambda:InvokeFunction, guardduty:ListDetectors, guardduty:GetFindings, sns:Publish
-    as one of PublisherArns of infra/account.yml; with
-    --replay or --drop sqs:DeleteMessage.
+    as one of PublisherArns of infra/account.yml; with --replay or --drop sqs:DeleteMessage.
     """
     if (replay or drop) and len(targets) != 1:
         raise Refused("A replay, or to drop a letter, works in one account and region at a time.")
@@ -121,7 +120,8 @@ def dlq(targets, finding, replay, function, aged, drop, as_json):
     else:
         for row in rows:
             click.echo(f"{row['place']}\n{tell(row)}\n")
-        click.echo(f"{len(rows)} events that no function has dealt with.")
+        read = f"{len(results) - len(failed)} of {len(results)} accounts and regions"
+        click.echo(f"{len(rows)} events that no function has dealt with, in {read}.")
         for result in failed:
             click.echo(f"not read: {result.target}: {result.error}", err=True)
     sys.exit(1 if failed else 0)

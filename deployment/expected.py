@@ -19,7 +19,7 @@ from c7n.policy import PolicyCollection
 from c7n.resources import load_resources
 from c7n.utils import reset_session_cache
 
-from custom_actions import autonomy
+from custom_actions import autonomy, provision  # noqa: F401 - what a deploy does besides Custodian
 
 # `custodian run` writes none into the archive, `c7n-org run` the default one, which does nothing.
 TRACERS = (None, "default")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import click
 from botocore.exceptions import ClientError, WaiterError
+from c7n.utils import generate_arn
 
 from deployment import template
 from deployment.errors import Refused
@@ -441,7 +442,7 @@ def plans(targets, keys, said, alone):
                 due = ["mailer", *(key for key in due if key != "mailer")]
                 mails = target.region
             if mails:
-                own["MailQueueArn"] = mail_queue_arn(session, target.account_id, mails)
+                own["MailQueueArn"] = mail_queue_arn(target.account_id, mails)
         home = roles or targets[0].region
         for key in due:
             if is_global(key) and target.region != home and not described(session, STACKS[key][0]):
@@ -458,10 +459,9 @@ def without_being_asked(session, said):
     return [key for key, (stack, _) in STACKS.items() if key in always or described(session, stack)]
 
 
-def mail_queue_arn(session, account_id, region):
+def mail_queue_arn(account_id, region):
     """The queue of infra/mailer.yml in an account and region."""
-    partition = session.get_partition_for_region(region)
-    return f"arn:{partition}:sqs:{region}:{account_id}:guardduty-response-mail"
+    return generate_arn("sqs", "guardduty-response-mail", region=region, account_id=account_id)
 
 
 def executions(planned):

@@ -9,7 +9,7 @@ import shlex
 from datetime import UTC, datetime, timedelta
 
 from deployment import roles
-from deployment.checks import arn, infra, there, unless
+from deployment.checks import infra, there, unless
 from deployment.targets import ROOT
 
 STACK = "guardduty-response"
@@ -57,7 +57,7 @@ def stack(checks, target, session):
         made = unless(
             absent,
             client.describe_stack_resources,
-            PhysicalResourceId=f"{arn(target, 'sns')}:{STACK}",
+            PhysicalResourceId=target.arn("sns", STACK),
         )
         if not made or not made["StackResources"]:
             found = f"{STACK} is not there: no role, no topic, no dead-letter queue"
@@ -97,7 +97,7 @@ def topic(checks, target, client, mail_queue):
 
     mail_queue: the ARN that the stack was given, or None.
     """
-    topic_arn = f"{arn(target, 'sns')}:{STACK}"
+    topic_arn = target.arn("sns", STACK)
     pages = client.get_paginator("list_subscriptions_by_topic")
     found = unless(
         ("NotFound", "NotFoundException"), pages.paginate(TopicArn=topic_arn).build_full_result
@@ -132,7 +132,7 @@ def topic(checks, target, client, mail_queue):
 
 def redrive_policy(target):
     """As infra/account.yml has it."""
-    queue = f"{arn(target, 'sqs')}:{DEAD_LETTERS}"
+    queue = target.arn("sqs", DEAD_LETTERS)
     return json.dumps({"deadLetterTargetArn": queue}, separators=(",", ":"))
 
 

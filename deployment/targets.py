@@ -10,6 +10,7 @@ import click
 import jsonschema
 import yaml
 from c7n.credentials import assumed_session
+from c7n.utils import generate_arn, get_partition
 from c7n_org import cli as c7n_org
 
 from deployment.errors import Refused
@@ -42,9 +43,9 @@ class Target:
         name = f" ({self.name})" if self.name != self.account_id else ""
         return f"{self.account_id}{name} {self.region}"
 
-    @property
-    def partition(self):
-        return boto3.Session().get_partition_for_region(self.region)
+    def arn(self, service, resource):
+        """Of something in this account and region."""
+        return generate_arn(service, resource, region=self.region, account_id=self.account_id)
 
     def session(self):
         """boto3's, as the account's role or profile, else as the caller; it makes a client of each
@@ -117,16 +118,15 @@ def listed(file, accounts=(), tags=(), regions=(), role=""):
             # c7n-org asks the account itself, and leaves it out where it is refused
             raise Refused(f"{file}: account {account['name']} needs its `regions`, by name.")
     return [
-        Target(account if not role else account | {"role": arn_of(account, region, role)}, region)
+        Target(account | ({"role": role_arn(account, region, role)} if role else {}), region)
         for account in config["accounts"]
         for region in map(known, c7n_org.comma_expand(regions or account["regions"]))
     ]
 
 
-def arn_of(account, region, role):
-    """The ARN of a role by its name."""
-    partition = boto3.Session().get_partition_for_region(region)
-    return f"arn:{partition}:iam::{account['account_id']}:role/{role}"
+def role_arn(account, region, name):
+    partition = get_partition(region)
+    return generate_arn("iam", f"role/{name}", partition, account_id=account["account_id"])
 
 
 @functools.cache
@@ -160,6 +160,8 @@ def targeted(command):
     def chosen(region, config, accounts, tags, role, **more):
         if config:
             targets = listed(config, accounts, tags, region, role)
+        elif accounts or tags or role:
+            raise click.UsageError("-a, -t and --role choose among the accounts of -c accounts.yml")
         elif region:
             targets = [current(one) for one in c7n_org.comma_expand(region)]
         else:

@@ -71,9 +71,8 @@ class Writes:
         if operation in ("CreateFunction", "PutRule") and subject(said) not in self.shown:
             self.made.add(subject(said))
         kind, name = subject(said)
-        service, resource = ("events", "rule/") if kind == RULE else ("lambda", "function:")
-        where = f"{self.target.region}:{self.target.account_id}"
-        arn = f"arn:{self.target.partition}:{service}:{where}:{resource}{name}"
+        of = ("events", f"rule/{name}") if kind == RULE else ("lambda", f"function:{name}")
+        arn = self.target.arn(*of)
         return answered({"FunctionArn": arn, "RuleArn": arn, "FailedEntryCount": 0})
 
     def is_permitted(self, said):

@@ -410,6 +410,13 @@ def test_what_a_deploy_says_and_what_it_keeps(organization):
         for event in held
     ]
     assert ran[1]["withheld"] == "brake" and "no more than 1 may" in ran[1]["detail"]
+    lambda_ = cloud.client("lambda", ADMINISTRATOR, REGION)
+    numbers = []
+    for said in ({}, {"max_per_hour": "policy"}):
+        deploy.deploy(cloud, path, ADMINISTRATOR, REGION, **said)
+        tags = lambda_.get_function(FunctionName="custodian-ec2-isolate")["Tags"]
+        numbers.append(tags.get("forensic:max-per-hour"))
+    assert numbers == ["1", None]
 
     deploy.deploy(cloud, notify, ADMINISTRATOR, REGION, member_role="none")
     assert rule(cloud, "finding-notify") == [ADMINISTRATOR] and rule(cloud, "ec2-isolate") is None

@@ -3,9 +3,11 @@
 import copy
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
+from moto.resourcegroupstaggingapi.models import ResourceGroupsTaggingAPIBackend
 
 from custom_actions.finding_file import read_finding
 from custom_actions.version import VERSION, VERSION_TAG
@@ -341,6 +343,11 @@ def test_what_left_the_folder_goes_with_prune_and_all_with_undeploy(organization
     assert organization.rules(HERE, US) == ["ec2-isolate"]
     assert sorted(organization.functions(HERE, "eu-central-1")) == POLICIES
 
+    with mock.patch.object(  # the list of tags lags behind
+        ResourceGroupsTaggingAPIBackend, "get_resources", lambda *_, **__: (None, [])
+    ):
+        code, output = organization.run("undeploy", "-a", "staging")
+    assert "To be removed" in output and "finding-notify" in output
     code, output = organization.run("undeploy")  # nobody is there to say yes
     assert code == 1 and "To be removed" in output
     assert "finding-notify" in organization.functions(ACCOUNTS["staging"], US)

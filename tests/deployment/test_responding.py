@@ -189,7 +189,7 @@ def test_what_failed_is_listed_and_done_again(scene, pack, letters, run):
 
     code, told = run("dlq")
 
-    assert code == 0 and "5 events that no function has dealt with" in told
+    assert code == 0 and "5 events that no function has dealt with, in 1 of 1" in told
     assert all(line.isprintable() for line in told.splitlines())
     assert "function  custodian-ec2-isolate" in told and f"function  {NOTIFY}" in told
     assert f"finding   {finding['detail']['id']}" in told and f"instance  {failing}" in told

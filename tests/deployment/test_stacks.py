@@ -48,6 +48,14 @@ def test_both_are_shown_made_with_the_arn_passed_on_and_a_second_run_changes_not
     assert code == 2 and "Say YES=1" in said and "│ add │ Ec2Isolate │ AWS::IAM::Role" in said
     assert named(cloud) == {}
 
+    def made_by_another(call):
+        names = {key: call.parameters[key] for key in ("ChangeSetName", "StackName")}
+        cloud.client("cloudformation", ACCOUNT, REGION).execute_change_set(**names)
+
+    cloud.call_log.before("DeleteChangeSet", made_by_another)
+    assert infra("--region", REGION)[0] == 2
+    assert [stack["StackStatus"] for stack in named(cloud).values()] == ["CREATE_COMPLETE"]
+
     assert infra(*HERE)[0] == 0
 
     made = named(cloud)
