@@ -138,14 +138,14 @@ def row(target, instance, attached, seals, groups, marked):
     releasing = [s[seal.RELEASING] for s in view.seals.values() if seal.RELEASING in s]
     is_gone = instance["State"]["Name"] in ("terminated", "shutting-down")
     command = f"make release INSTANCE={instance_id} REGION={target.region}{there(target)}"
+    ruled = [group for group in forensic if not is_empty(groups[group])]
     problems = []
     if not is_gone:
         problems = [
             f"OPEN: {name} has {', '.join(ids) or 'no group'}" for name, ids in open_.items()
         ]
-        problems += [
-            f"{g}: the forensic group has rules" for g in forensic if not is_empty(groups[g])
-        ]
+        empty = f"make empty-forensic-group REGION={target.region} GROUP="
+        problems += [f"OPEN: {g} has rules: {empty}{g}{there(target)}" for g in ruled]
         problems += on_record(view, releasing, now)
     denied = [k.removeprefix(record.DENY) for k in tags if k.startswith(record.DENY)]
     return {
@@ -157,7 +157,7 @@ def row(target, instance, attached, seals, groups, marked):
         "state": instance["State"]["Name"],
         "since": one_line(since or "unknown", 40),
         "finding": one_line(tags.get(record.FINDING) or "unknown", 80),
-        "is_isolated": not is_gone and bool(now) and not open_,
+        "is_isolated": not is_gone and bool(now) and not open_ and not ruled,
         "interfaces": now,
         "releasing_since": one_line(min(releasing), 40) if releasing else None,
         "is_sealed": bool(view.seals) and all(is_sealed(view, part) for part in view.parts),
@@ -197,7 +197,7 @@ def tell(one):
     if one["account_name"] != account:
         account = f"{one['account_name']} ({account})"
     total = len(one["interfaces"])
-    shows = f"{one['state']}, all {total} interfaces in a forensic group"
+    shows = f"{one['state']}, all {total} interfaces in a forensic group without rules"
     if not one["is_isolated"]:
         shows = f"{one['state']}, NOT isolated"
     lines = [

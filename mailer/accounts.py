@@ -2,10 +2,9 @@
 key `accounts` of mailer.yml names, else AWS Organizations.
 
 `name` of an account is its name; `regions` are those whose topics may speak of it (senders.py).
-`environment` and `owner` are vars of the account, of all (vars at
-the top of the file), or tags of it (`environment:production`), in this order and in any case.
-`emails` in vars is a list of addresses: they get the mails of that account besides those whom
-account_emails names for it.
+`environment` and `owner` are vars of the account, of all (vars at the top of the file), or tags of
+it (`environment:production`), in this order and in any case. `emails` in vars is a list of
+addresses: they get the mails of that account besides those whom account_emails names for it.
 
 Permissions, with `describe_accounts: true` alone: organizations:DescribeAccount and
 organizations:ListTagsForResource, which Organizations grants to its management account, and to

@@ -37,7 +37,7 @@ class Memory:
         at, by, said = self._sent.get((key, target), (None, "", ""))
         if at is None or time.monotonic() - at >= WINDOW:
             return False
-        return of in ("", by) or "" != says == said
+        return of in ("", by) or bool(says) and says == said
 
     def add(self, key: str, target: str, of: str = "", says: str = "") -> None:
         self._sent.pop((key, target), None)

@@ -45,8 +45,8 @@ class Message:
     """id, receipt, body: of SQS. origin: the id of the message that this is a copy of, or its own.
     receives: how often SQS gave it out. sent: milliseconds since 1970. attributes: name -> text,
     without the NOTES. sender: SQS's SenderId of the first message, "" where it is not known.
-    delivered: digests of the targets that have it; progress: whether one of
-    them got it now. attempts: tries before this one, of earlier copies too."""
+    delivered: digests of the targets that have it; progress: whether one of them got it now.
+    attempts: tries before this one, of earlier copies too."""
 
     id: str
     origin: str

@@ -103,8 +103,9 @@ def test_what_is_isolated_and_what_is_not_as_it_should_be(scene, pack, listed):
 
     by_id = {one["instance"]: one for one in json.loads(told)["instances"]}
     assert (code, set(by_id)) == (1, {instance, other})
+    assert by_id[other]["is_isolated"] is False
     assert by_id[other]["problems"] == [
-        f"{group}: the forensic group has rules",
+        f"OPEN: {group} has rules: make empty-forensic-group REGION={REGION} GROUP={group}",
         "the record was never sealed: the release will ask",
     ]
 
