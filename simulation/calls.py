@@ -103,6 +103,7 @@ class CallLog:
     def __init__(self):
         self.calls: list[Call] = []
         self._lock = threading.Lock()
+        self._ec2 = threading.Lock()
         self._callers: dict[str, str] = {}
         self._hooks: list[Hook] = []
         self._subscribers: list[Callback] = []
@@ -217,7 +218,10 @@ class CallLog:
                     _, headers, body = response.serialized(ActionResult(error))
                 headers["status"] = str(status)
             else:
-                status, headers, body = answer(response)
+                # moto's dictionaries are shared by all threads, and one that changes while another
+                # reads it is an error 500. No call to EC2 makes another one, so none waits for itself.
+                with self._ec2 if call.service == "ec2" else contextlib.nullcontext():
+                    status, headers, body = answer(response)
             call.status = status
             if status >= 400:
                 call.error_code = _first_group(ERROR_CODE, body) or str(status)
