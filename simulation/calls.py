@@ -219,7 +219,7 @@ class CallLog:
                 headers["status"] = str(status)
             else:
                 # moto's dictionaries are shared by all threads, and one that changes while another
-                # reads it is an error 500. No call to EC2 makes another one, so none waits for itself.
+                # reads it is an error 500. No call to EC2 makes another: none waits for itself.
                 with self._ec2 if call.service == "ec2" else contextlib.nullcontext():
                     status, headers, body = answer(response)
             call.status = status

@@ -1,0 +1,35 @@
+"""The functions that a deploy would make of the policies, without deploying them."""
+
+from pathlib import Path
+
+import boto3
+
+from custom_actions import autonomy, central, provision
+from deployment import policies
+from deployment.expected import Expected, expected
+from deployment.targets import Target
+
+NOBODY = {"aws_access_key_id": "nobody", "aws_secret_access_key": "nothing"}
+
+
+def functions(
+    folder: Path, account_id: str, region: str, mode: str = autonomy.CONTAIN
+) -> dict[str, Expected]:
+    """What a deploy to an account and region would make of the policies of a folder that are for
+    findings, those of opt-in/ too: {name: see deployment.expected.Expected}.
+
+    mode: observe, ask or contain. Asks nothing of AWS. Raises deployment.errors.Refused when a
+    policy is not valid.
+    """
+    said = {
+        autonomy.OPTION: mode,
+        central.OPTION: central.NONE,
+        provision.BRAKE: provision.BRAKE_OF_POLICY,
+    }
+    target = Target({"account_id": account_id, "name": account_id}, region)
+    session = boto3.Session(region_name=region, **NOBODY)
+    return {
+        name: expected(target, session, policy, said)
+        for name, policy in policies.policies(folder).items()
+        if policy["mode"]["type"] == "guard-duty"
+    }
