@@ -76,6 +76,9 @@ test: lint validate ## Lint, validate, and run all tests, offline
 demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] another finding, [MODE=observe|ask]
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")
 
+replay: $(INSTALLED) need-FINDING ## What the policies do with a finding, on this machine; FINDING=file or folder [MODE=observe|ask] [CALLS=1] [JSON=1]
+	@$(BIN)/python -m review replay "$(FINDING)" $(if $(MODE),--mode "$(MODE)") $(if $(CALLS),--calls) $(if $(JSON),--json)
+
 benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; more than 5 min
 	@$(BIN)/python -m simulation.benchmark
 
@@ -210,4 +213,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo replay benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean

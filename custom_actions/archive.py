@@ -57,7 +57,6 @@ class CompiledPolicyLambda(PolicyLambda):
     def __init__(self, policy):
         self.policy = policy
         if self.runtime == THIS_RUNTIME:
-            self.archive = compiled_archive(self.packages, policy.resource_type)
             return
         super().__init__(policy)
         log.warning(
@@ -68,6 +67,11 @@ class CompiledPolicyLambda(PolicyLambda):
             THIS_RUNTIME,
             self.runtime,
         )
+
+    @functools.cached_property
+    def archive(self):
+        """Built when it is asked for: who only wants to know what a function is need not wait."""
+        return compiled_archive(self.packages, self.policy.resource_type)
 
 
 def compiled_archive(packages, resource_type):

@@ -9,6 +9,7 @@ are this mailer's own. Where a check fails, the error names the key.
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from .render import Templates
 from .secrets import ENVIRONMENT, Secrets
 from .senders import Senders
 from .stock import DEFAULT, Addresses
-from .transport import Means
+from .transport import Means, Transport
 
 HERE = Path(__file__).parent
 # Seconds. Lambda refuses a queue as event source whose visibility timeout is shorter.
@@ -179,9 +180,15 @@ def environment_references(config: dict) -> list[str]:
     ]
 
 
-def courier(config: dict, session, secrets: Secrets, templates: Path | None = None) -> Courier:
+def courier(
+    config: dict,
+    session,
+    secrets: Secrets,
+    templates: Path | None = None,
+    ways: Sequence[type[Transport]] = transports.TRANSPORTS,
+) -> Courier:
     """What delivers by a configuration. session: boto3's. templates: a folder; by default the one
-    of this package."""
+    of this package. ways: other transports than those of this package."""
     allowed = Known(config)
     named = Accounts(config, session)
     means = Means(
@@ -192,5 +199,5 @@ def courier(config: dict, session, secrets: Secrets, templates: Path | None = No
         Addresses(config, session, allowed),
         Templates(templates or HERE / "templates", named),
     )
-    ways = [transport(means) for transport in transports.TRANSPORTS]
-    return Courier(ways, Senders(config, named, session))
+    made = [transport(means) for transport in ways]
+    return Courier(made, Senders(config, named, session))

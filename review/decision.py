@@ -30,9 +30,9 @@ class Unmatched:
     def __str__(self) -> str:
         if self.found is None:
             return f"{self.field}: the finding has none"
-        few = ", ".join(map(words, self.wanted[:3]))
-        more = f" and {len(self.wanted) - 3} more" if len(self.wanted) > 3 else ""
-        return f"{self.field} {self.found!r}: the rule wants {few}{more}"
+        if len(self.wanted) == 1:
+            return f"{self.field} is {self.found!r}, the rule wants {words(self.wanted[0])}"
+        return f"{self.field} is {self.found!r}, none of the {len(self.wanted)} of the rule"
 
 
 @dataclass(frozen=True)

@@ -309,14 +309,7 @@ def by_hand(story, cloud, sink, world, finding):
         if " step:" in line:
             story.tell(plain(line[line.index("step:") :]))
     story.groups("Security groups now", world, world.snapshot())
-    return [] if is_isolated(world) else [f"{world.target} is not isolated"]
-
-
-def is_isolated(world):
-    """Whether every interface of the instance has the forensic group alone, without any rule."""
-    groups = [i["groups"] for i in world.snapshot()[world.target]["interfaces"]]
-    alone = all([g["name"] for g in group] == ["ForensicSecurityGroup"] for group in groups)
-    return alone and all(is_empty(world, group[0]["id"]) for group in groups)
+    return [] if world.is_isolated(world.target) else [f"{world.target} is not isolated"]
 
 
 def judge(story, cloud, sink, world, before, after, mode):
@@ -362,7 +355,7 @@ def judge(story, cloud, sink, world, before, after, mode):
             story.tell("[green]Nothing has changed, as the mode asks for.[/]")
         return problems
     number = len(after[world.target]["interfaces"])
-    if isolation["isolated"] and is_isolated(world):
+    if isolation["isolated"] and world.is_isolated(world.target):
         story.tell(
             f"[green]Read back by the function at {isolation['verified_at']}, and again here: "
             f"{number} of {number} interfaces hold only the forensic group, which has no rule.[/]"
@@ -379,11 +372,6 @@ def outcomes_of(cloud, function):
         return []
     answer = next(iter(tries[-1].result.values()))
     return [] if isinstance(answer, str) else answer
-
-
-def is_empty(world, group_id):
-    (group,) = world.client("ec2").describe_security_groups(GroupIds=[group_id])["SecurityGroups"]
-    return not group["IpPermissions"] and not group["IpPermissionsEgress"]
 
 
 def save(output, cloud, sink, event, before, after):

@@ -102,6 +102,16 @@ class World:
             if instance_id in found
         }
 
+    def is_isolated(self, instance_id: str) -> bool:
+        """Whether every interface has the forensic group alone, and that has no rule."""
+        interfaces = self.snapshot()[instance_id]["interfaces"]
+        held = [group for interface in interfaces for group in interface["groups"]]
+        if len(held) != len(interfaces) or {g["name"] for g in held} != {"ForensicSecurityGroup"}:
+            return False
+        ids = sorted({group["id"] for group in held})
+        shown = self.client("ec2").describe_security_groups(GroupIds=ids)["SecurityGroups"]
+        return not any(g["IpPermissions"] or g["IpPermissionsEgress"] for g in shown)
+
 
 def build(cloud: Cloud, event: dict, target: bool = True) -> World:
     """Build the world of an event; see the module. target: False leaves out the instance itself."""

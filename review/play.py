@@ -1,0 +1,194 @@
+"""A finding played through the functions of all policies that are for findings.
+
+The cloud around it is the simulation, in which the finding's instance stands with exactly its own
+ids and two neighbours. The event goes to each rule; a function whose rule matches runs once, one
+after the other in the order of `functions`. Topic and mail queue exist; the mailer makes mails of
+what lies on the queue. Nothing goes to AWS: endpoint and credentials are the simulation's, and
+nothing of this machine's configuration is read.
+
+What differs from a deployment is named where it is shown: docs/review.md.
+"""
+
+import json
+import logging
+from functools import cache, partial
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from c7n.mu import get_exec_options
+from c7n.utils import get_partition
+from moto.moto_api._internal import mock_random
+
+from custom_actions import autonomy
+from custom_actions.response import MISSHAPEN
+from deployment.expected import Expected
+from mailer.queue import Queue
+from simulation.calls import Call
+from simulation.cloud import Cloud
+from simulation.in_place import invoke
+from simulation.world import build
+
+from . import decision
+from .functions import functions
+from .mails import Mails
+
+TOPIC, QUEUE = "guardduty-response", "guardduty-response-mail"
+NOT_TOLD = ("AssumeRole", "GetCallerIdentity")  # who is calling, which Lambda knows
+
+
+class Stage:
+    """Where findings are played, one after the other; a context manager.
+
+    root: of a checkout, with `policies/` and `mailer/mailer.yml`. mode: observe, ask or contain.
+    """
+
+    def __init__(self, root: Path, mode: str = autonomy.CONTAIN):
+        self.root = root
+        self.functions = cache(partial(functions, root / "policies", mode=mode))
+        logging.getLogger("mailer").setLevel(logging.CRITICAL)  # what it says is among the mails
+
+    def __enter__(self) -> "Stage":
+        self._cloud = Cloud(warm=True)
+        self._cloud.__enter__()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._cloud.__exit__(*exception)
+
+    def play(self, event: dict) -> dict:
+        """Play the EventBridge event of a finding. Returns, ready for JSON:
+
+        id, type, account, region: of the finding. isolated: the instances of its world that hold
+        the forensic group alone afterwards, which has no rule. regrouped: those whose groups have
+        changed. policies: {name: see `_policy`}. problem: None, or why it could not be played.
+        """
+        detail = event["detail"]
+        told = {
+            "id": detail.get("id"),
+            "type": detail.get("type"),
+            "account": event["account"],
+            "region": event["region"],
+            "isolated": [],
+            "regrouped": [],
+            "policies": {},
+            "problem": None,
+        }
+        self._cloud.reset()
+        mock_random.seed(0)  # two plays of the same have the same ids
+        try:
+            world = build(self._cloud, event)
+            queue = self._mail_queue(event["account"], event["region"])
+            called = self.functions(event["account"], event["region"])
+        except (*MISSHAPEN, ValueError, BotoCoreError, ClientError) as error:
+            told["problem"] = (
+                "what the finding is about cannot be built in the simulation, because a field is "
+                f"missing, of another type, or no value of AWS: {type(error).__name__}: {error}"
+            )
+            return told
+        before = world.snapshot()
+        for name, function in called.items():
+            told["policies"][name] = self._policy(function, event)
+        session = self._cloud.session(event["account"], event["region"])
+        for mail in Mails(session, self.root / "mailer" / "mailer.yml").read(queue):
+            told["policies"][mail.pop("policy")]["mails"].append(mail)
+        after = world.snapshot()
+        told["isolated"] = [instance for instance in after if world.is_isolated(instance)]
+        told["regrouped"] = [i for i in after if groups(before[i]) != groups(after[i])]
+        return told
+
+    def _mail_queue(self, account_id: str, region: str) -> Queue:
+        sns, sqs = (self._cloud.client(name, account_id, region) for name in ("sns", "sqs"))
+        topic = sns.create_topic(Name=TOPIC)["TopicArn"]
+        url = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
+        arn = f"arn:{get_partition(region)}:sqs:{region}:{account_id}:{QUEUE}"
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": admitting(topic, arn)})
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+        return Queue(sqs, url)
+
+    def _policy(self, function: Expected, event: dict) -> dict:
+        """What one policy makes of it.
+
+        unmatched: the fields of its rule that do not match, a line each. filters: those that were
+        asked, [{filter, passed}]. stopped: why a filter stopped it, or None. steps: the outcomes.
+        error: of the function, or None. calls: [{call, error, parameters}] in their order. mails:
+        filled in later. log: of the function.
+        """
+        unmatched = [str(field) for field in decision.mismatches(function.pattern, event)]
+        told = {
+            "unmatched": unmatched,
+            "filters": [],
+            "stopped": None,
+            "steps": [],
+            "error": None,
+            "calls": [],
+            "mails": [],
+            "log": "",
+        }
+        if unmatched:
+            return told
+        self._cloud.call_log.clear()
+        ran = self._invoke(function, event)
+        told["error"], told["log"] = ran["error"], ran["log"]
+        answer = (ran["answer"] or {}).get(function.policy)
+        if isinstance(answer, list):
+            told["steps"] = answer
+        told["filters"] = [
+            {"filter": seen["filter"], "passed": seen["after"] > 0} for seen in ran["filters"]
+        ]
+        if ran["filters"] and not ran["filters"][-1]["after"]:
+            manager = function.func.policy.resource_manager
+            told["stopped"] = decision.why(manager.filters[len(ran["filters"]) - 1], event)
+        elif isinstance(answer, str):
+            told["stopped"] = answer
+        told["calls"] = [shown(call) for call in self._cloud.call_log.by(function.name)]
+        told["calls"] = [call for call in told["calls"] if call]
+        return told
+
+    def _invoke(self, function: Expected, event: dict) -> dict:
+        policy = function.func.policy
+        config = {
+            "execution-options": get_exec_options(policy.options),
+            "policies": [policy.data],
+        }
+        role = function.config["Role"]
+        where = policy.options.account_id, policy.options.region
+        environment = self._cloud.environment(*where, role, session_name=function.name) | {
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.config["MemorySize"]),
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "replay",
+            "SIMULATION_FUNCTION_ARN": f"{function.name}",
+        }
+        return invoke(config, function.config["Timeout"], event, environment)
+
+
+def admitting(topic: str, queue: str) -> str:
+    """The policy by which a queue takes the messages of a topic."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def shown(call: Call) -> dict | None:
+    """A call as it is told; None for what only says who is calling."""
+    if call.operation in NOT_TOLD:
+        return None
+    parameters = {key: value for key, value in call.parameters.items() if value is not None}
+    if call.operation == "Publish":
+        parameters = {"TopicArn": parameters.get("TopicArn")}  # the rest is the mail, see there
+    return {
+        "call": f"{call.service}:{call.operation}",
+        "parameters": parameters,
+        "error": call.error_code,
+    }
+
+
+def groups(instance: dict) -> list:
+    """The groups of each interface, in a snapshot of a world."""
+    return [[group["id"] for group in one["groups"]] for one in instance["interfaces"]]
