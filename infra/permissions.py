@@ -171,8 +171,12 @@ def by_hand():
 
 
 def why(name):
-    """What a policy needs, by who needs it: {words: actions}."""
-    policy = load()[name]
+    """What a policy of the pack needs, by who needs it: {words: actions}."""
+    return needs(load()[name])
+
+
+def needs(policy):
+    """The same, of a policy as Custodian loads it."""
     mode = policy.data.get("mode", {}).get("type")
     finding = RESOLVING[policy.resource_type]
     if mode == "cloudtrail" and policy.resource_type == "ec2":
@@ -182,10 +186,10 @@ def why(name):
     found = {"Custodian, to find the resource": finding}
     manager = policy.resource_manager
     for element in [*manager.filters, *manager.actions]:
-        needs = set(element.get_permissions())
+        of_element = set(element.get_permissions())
         if element.type.startswith("notify"):
-            needs |= NOTIFY
-        found[f"`{element.type}`"] = needs
+            of_element |= NOTIFY
+        found[f"`{element.type}`"] = of_element
     return found | (LAMBDA if mode else {})
 
 

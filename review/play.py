@@ -31,6 +31,7 @@ from simulation.world import build
 from . import decision
 from .functions import functions
 from .mails import Mails
+from .normal import ids
 
 TOPIC, QUEUE = "guardduty-response", "guardduty-response-mail"
 NOT_TOLD = ("AssumeRole", "GetCallerIdentity")  # who is calling, which Lambda knows
@@ -58,7 +59,7 @@ class Stage:
     def play(self, event: dict) -> dict:
         """Play the EventBridge event of a finding. Returns, ready for JSON:
 
-        id, type, account, region: of the finding. isolated: the instances of its world that hold
+        id, type, account, region: of the finding. ids: of AWS, in it. isolated: the instances of its world that hold
         the forensic group alone afterwards, which has no rule. regrouped: those whose groups have
         changed. policies: {name: see `_policy`}. problem: None, or why it could not be played.
         """
@@ -68,6 +69,7 @@ class Stage:
             "type": detail.get("type"),
             "account": event["account"],
             "region": event["region"],
+            "ids": sorted(ids(json.dumps(event))),
             "isolated": [],
             "regrouped": [],
             "policies": {},

@@ -37,15 +37,12 @@ LONGEST = 400  # characters of the parameters of a call, on a terminal
 @click.option("--mode", type=click.Choice(autonomy.WORDS), default=autonomy.CONTAIN)
 @click.option("--calls", is_flag=True, help="List the calls to AWS of many findings too.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for machines.")
-@click.option("--root", type=click.Path(path_type=Path), default=ROOT, hidden=True)
-def replay(path, mode, calls, as_json, root):
+def replay(path, mode, calls, as_json):
     """Play a finding, or all of a folder, through every policy. Never touches AWS."""
-    found = findings(path)
-    events = [finding for finding in found if "problem" not in finding]
-    if not events:
-        raise Refused("\n".join(one["problem"] for one in found) or f"{path} has no *.json.")
-    played = iter(play([one["event"] for one in events], root, mode))
-    told = [{"file": one["file"]} | (one if "problem" in one else next(played)) for one in found]
+    told = replayed(path, ROOT, mode)
+    if not any("policies" in one for one in told):
+        said = "\n".join(one["problem"] for one in told)
+        raise Refused(said or f"{path} has no file *.json.")
     if as_json:
         click.echo(json.dumps(told, indent=2, default=str))
     else:
@@ -54,19 +51,39 @@ def replay(path, mode, calls, as_json, root):
     raise SystemExit(1 if failed else 0)
 
 
+def replayed(path: Path, root: Path = ROOT, mode: str = autonomy.CONTAIN) -> list[dict]:
+    """What `Stage.play` returns for each finding of a file or of the *.json of a folder, with
+    `finding`, its name: the path of its file, in the folder, and its number where there are several.
+
+    A file that holds no finding has `finding` and `problem`, a sentence, alone. root: of a checkout.
+    """
+    found = findings(path)
+    played = play([one["event"] for one in found if "event" in one], root, mode)
+    return [
+        {"finding": one["finding"]} | (next(played) if "event" in one else one) for one in found
+    ]
+
+
 def findings(path: Path) -> list[dict]:
-    """What a file or the *.json of a folder hold: {file, event} or {file, problem}, a sentence."""
+    """What a file or the *.json of a folder hold: {finding, event} or {finding, problem}."""
     found = []
     for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        name = file.relative_to(path).as_posix() if path.is_dir() else str(file)
         try:
-            found += [{"file": str(file), "event": event} for event in read_findings(file)]
+            events = read_findings(file)
         except (NotAFinding, OSError) as error:
-            found.append({"file": str(file), "problem": str(error)})
+            found.append({"finding": name, "problem": str(error)})
+            continue
+        for number, event in enumerate(events, 1):
+            several = f" [{number}]" if len(events) > 1 else ""
+            found.append({"finding": name + several, "event": event})
     return found
 
 
 def play(events: list[dict], root: Path, mode: str) -> Iterator[dict]:
     """What `Stage.play` returns for each, in their order."""
+    if not events:
+        return
     processes = min(os.cpu_count() or 1, -(-len(events) // EACH))
     if processes == 1:
         yield from _play_some(events, root, mode)
@@ -116,7 +133,7 @@ def show(plays: list[dict], calls: bool) -> None:
         console = Console(width=160)
     for told in plays:
         console.print()
-        console.rule(_text(told["file"], "bold"), align="left")
+        console.rule(_text(told["finding"], "bold"), align="left")
         if told["problem"]:
             console.print(_text(told["problem"], "red"))
         if not told.get("policies"):

@@ -1,0 +1,26 @@
+"""What of a text may differ between two plays of the same: made-up ids, times, codes of records."""
+
+import re
+from collections.abc import Collection
+
+ID = re.compile(r"\b[a-z]{1,9}-(?:[0-9a-f]{17}|[0-9a-f]{8})\b")
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|\+00:00))?")
+RECORD = re.compile(r"RECORD=\w+")
+
+
+def ids(text: str) -> set[str]:
+    """The ids of AWS in a text."""
+    return set(ID.findall(text))
+
+
+def normal(text: str, own: Collection[str]) -> str:
+    """A text with names in the place of what was made up. own: the ids that the finding has."""
+    names: dict[str, str] = {}
+
+    def name(found: re.Match) -> str:
+        if found[0] in own:
+            return found[0]
+        kind = found[0].partition("-")[0]
+        return names.setdefault(found[0], f"{kind}-({len(names) + 1})")
+
+    return RECORD.sub("RECORD=(record)", TIME.sub("(time)", ID.sub(name, text)))
