@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 ID = re.compile(r"\b[a-z]{1,9}-(?:[0-9a-f]{17}|[0-9a-f]{8})\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|\+00:00))?")
+OF_AN_ARN = re.compile(r"(?<=/)[0-9a-f]{16}\b")
 RECORD = re.compile(r"RECORD=\w+")
 
 
@@ -23,4 +24,6 @@ def normal(text: str, own: Collection[str]) -> str:
         kind = found[0].partition("-")[0]
         return names.setdefault(found[0], f"{kind}-({len(names) + 1})")
 
-    return RECORD.sub("RECORD=(record)", TIME.sub("(time)", ID.sub(name, text)))
+    return RECORD.sub(
+        "RECORD=(record)", TIME.sub("(time)", OF_AN_ARN.sub("(id)", ID.sub(name, text)))
+    )

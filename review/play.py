@@ -9,8 +9,10 @@ nothing of this machine's configuration is read.
 What differs from a deployment is named where it is shown: docs/review.md.
 """
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
@@ -46,22 +48,24 @@ class Stage:
     def __init__(self, root: Path, mode: str = autonomy.CONTAIN):
         self.root = root
         self.functions = cache(partial(functions, root / "policies", mode=mode))
-        logging.getLogger("mailer").setLevel(logging.CRITICAL)  # what it says is among the mails
 
     def __enter__(self) -> "Stage":
-        self._cloud = Cloud(warm=True)
-        self._cloud.__enter__()
+        with contextlib.ExitStack() as stack:
+            self._cloud = stack.enter_context(Cloud(warm=True))
+            stack.enter_context(silent("mailer"))  # what it says is among the mails
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception) -> None:
-        self._cloud.__exit__(*exception)
+        self._stack.close()
 
     def play(self, event: dict) -> dict:
         """Play the EventBridge event of a finding. Returns, ready for JSON:
 
-        id, type, account, region: of the finding. ids: of AWS, in it. isolated: the instances of its world that hold
-        the forensic group alone afterwards, which has no rule. regrouped: those whose groups have
-        changed. policies: {name: see `_policy`}. problem: None, or why it could not be played.
+        id, type, account, region: of the finding. ids: those of AWS in it. isolated: the instances
+        of its world that hold the forensic group alone afterwards, which has no rule. regrouped:
+        those whose groups have changed. policies: {name: see `_policy`}. problem: None, or why it
+        could not be played.
         """
         detail = event["detail"]
         told = {
@@ -163,6 +167,18 @@ class Stage:
             "SIMULATION_FUNCTION_ARN": f"{function.name}",
         }
         return invoke(config, function.config["Timeout"], event, environment)
+
+
+@contextlib.contextmanager
+def silent(name: str) -> Iterator[None]:
+    """Have a logger say nothing."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def admitting(topic: str, queue: str) -> str:

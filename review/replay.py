@@ -53,9 +53,9 @@ def replay(path, mode, calls, as_json):
 
 def replayed(path: Path, root: Path = ROOT, mode: str = autonomy.CONTAIN) -> list[dict]:
     """What `Stage.play` returns for each finding of a file or of the *.json of a folder, with
-    `finding`, its name: the path of its file, in the folder, and its number where there are several.
+    `finding`, its name: the path of its file, in the folder, and its number among several there.
 
-    A file that holds no finding has `finding` and `problem`, a sentence, alone. root: of a checkout.
+    A file that holds no finding has `finding` and `problem`, a sentence, alone. root: see Stage.
     """
     found = findings(path)
     played = play([one["event"] for one in found if "event" in one], root, mode)

@@ -86,13 +86,13 @@ def git(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
 def collect(folder: Path, sources: list[Path]) -> None:
     """Copy all findings of the sources into a folder: of the same path the later one's.
 
-    A source is a checkout, or a folder of findings. What is no finding is left out: tests/ has other
-    JSON too.
+    A source is a checkout, of which it is tests/, or a folder of findings. Links are left out, they
+    are findings again; and what is no finding, of which tests/ has some.
     """
     for source in sources:
         top = source / FINDINGS if (source / FINDINGS).is_dir() else source
         for file in sorted(top.rglob("*.json")):
-            if file.parent.name in KINDS or source == top:
+            if not file.is_symlink() and (source == top or file.parent.name in KINDS):
                 to = folder / file.relative_to(top)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, to)

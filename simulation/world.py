@@ -117,6 +117,9 @@ def build(cloud: Cloud, event: dict, target: bool = True) -> World:
     """Build the world of an event; see the module. target: False leaves out the instance itself."""
     account_id, region = account_and_region(event)
     world = World(cloud, account_id, region)
+    # moto makes a region's default VPC with the first call there, which must not be one whose ids
+    # are chosen
+    world.client("ec2").describe_vpcs()
     resource = event["detail"].get("resource")
     if not isinstance(resource, dict):
         return world
