@@ -433,7 +433,7 @@ def page() -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["cell"] = prose.cell
+    environment.filters |= {"cell": prose.cell, "markdown": prose.markdown}
     text = environment.get_template("policies.md.j2").render(
         entries=entries(), steps=list(steps().values()), undone=undone
     )

@@ -8,7 +8,7 @@ from c7n.filters.core import And, Not, Or, ValueFilter
 from custom_actions.finding import FindingFilter
 from review.prose import markdown, sentence
 
-GROUPS = {Or: "one of these", And: "all of these", Not: "not"}
+GROUPS = {Or: "One of these", And: "All of these", Not: "Not"}
 
 
 def conditions(element: Filter, *place: str | int) -> Iterator[tuple[tuple[str | int, ...], str]]:
