@@ -6,7 +6,6 @@ has the commands that people run. A step of which nobody says how it is undone i
 
 import functools
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,30 +13,21 @@ from typing import NamedTuple
 import click
 import jinja2
 import yaml
-from c7n.actions import Action
 from c7n.exceptions import PolicyValidationError
-from c7n.manager import resources
 from c7n.policy import Policy
 
-from custom_actions import response
 from custom_actions.api_call import API_VERSION
-from custom_actions.builtin import TELLING
 from custom_actions.finding import FindingFilter
 from deployment.errors import Refused
 from infra import permissions
 from review import filters, prose
 from review.decision import fields
+from review.steps import Step, revert, reverted, steps, undone
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "policies.md"
 STALE = "docs/policies.md is stale: make catalogue"
 
-READ = re.compile(r":(Describe|Get|List)")
-# A message, and the mark that it was sent.
-TELLS = {"sns:Publish", "ec2:CreateTags", "iam:TagRole", "iam:TagUser"}
-# Custodian's own actions whose docstring does not begin with what they do.
-CUSTODIANS = {"notify": "Hands a message to the mailer, by an SNS topic."}
-NO_REVERT = "There is no revert:"
 METADATA = ("title", "severity", "mitre-attack", "runbook")
 # Options of a step that no reader misses, or that stand with the calls.
 UNSHOWN = ("type", "transport", "subject", "calls", "what", "about")
@@ -54,132 +44,6 @@ class Command(NamedTuple):
         return f"make {self.target} {self.arguments}"
 
 
-class Step:
-    """An action, under its name in policies; of several kinds of resource where they share it."""
-
-    def __init__(self, element: type[Action], name: str):
-        self.element = element
-        self.name = name
-        self.title = name
-        self.kinds: list[str] = []
-        self.used_in: list[str] = []
-        self.needs = set()
-
-    @property
-    def anchor(self) -> str:
-        return anchor(self.title)
-
-    @property
-    def link(self) -> str:
-        return f"[`{self.name}`](#{self.anchor})"
-
-    @property
-    def is_of_the_pack(self) -> bool:
-        return self.element.__module__.startswith("custom_actions.")
-
-    @property
-    def file(self) -> str:
-        return f"{self.element.__module__.replace('.', '/')}.py" if self.is_of_the_pack else ""
-
-    @property
-    def is_revert(self) -> bool:
-        return issubclass(self.element, response.Revert)
-
-    @property
-    def reads(self) -> list[str]:
-        return sorted(need for need in self.needs if READ.search(need))
-
-    @property
-    def writes(self) -> list[str]:
-        return sorted(self.needs - set(self.reads))
-
-    @property
-    def changes(self) -> bool:
-        """Whether it does more than to read and to tell."""
-        if not self.is_of_the_pack:
-            return self.name not in TELLING
-        return issubclass(self.element, response.Step) or bool(set(self.writes) - TELLS)
-
-    @property
-    def does(self) -> str:
-        return prose.markdown(CUSTODIANS.get(self.name) or prose.sentence(self.element))
-
-    @property
-    def lead(self) -> list[str]:
-        """What its docstring says before the example, in paragraphs."""
-        told = prose.lead(self.element) if self.is_of_the_pack else []
-        return [prose.markdown(one) for one in told] or [self.does]
-
-    def says(self, label: str) -> str:
-        """A paragraph of its docstring."""
-        return prose.markdown(prose.paragraph(self.element, label)) if self.is_of_the_pack else ""
-
-    @property
-    def no_revert(self) -> str:
-        """Why there is none, where its docstring says so."""
-        return prose.markdown(prose.after(self.element, NO_REVERT))
-
-
-@functools.cache
-def steps() -> dict[type[Action], Step]:
-    """Every action of the pack, and those of Custodian that its policies use."""
-    found: dict[type[Action], Step] = {}
-    for kind in sorted({policy.resource_type for policy in permissions.load().values()}):
-        for name, element in resources.get(kind).action_registry.items():
-            if element.__module__.startswith("custom_actions."):
-                step = found.setdefault(element, Step(element, name))
-                step.kinds.append(kind)
-                step.needs |= set(element.permissions)
-    for policy in permissions.load().values():
-        for action in policy.resource_manager.actions:
-            step = found.setdefault(type(action), Step(type(action), action.type))
-            step.used_in.append(policy.name)
-            if not step.is_of_the_pack:
-                step.needs |= set(action.get_permissions())
-    names = Counter(step.name for step in found.values())
-    for step in found.values():
-        if names[step.name] > 1:
-            step.title = f"{step.name} ({', '.join(step.kinds)})"
-    return dict(sorted(found.items(), key=lambda one: one[1].title))
-
-
-def revert(step: Step) -> Step | None:
-    """The way back of a step: the revert in its module, of the same kind of resource if there are
-    several."""
-    if step.is_revert or not step.changes:
-        return None
-    beside = [
-        other
-        for other in steps().values()
-        if other.is_revert and other.element.__module__ == step.element.__module__
-    ]
-    beside.sort(key=lambda other: set(other.kinds).isdisjoint(step.kinds))
-    return beside[0] if beside else None
-
-
-def reverted(step: Step) -> list[Step]:
-    """What a revert undoes."""
-    return [other for other in steps().values() if revert(other) is step]
-
-
-def undone(step: Step) -> str:
-    """How a step is undone, as Markdown. Raises Refused where nobody says it."""
-    if not step.changes:
-        return "nothing to undo"
-    if step.is_revert:
-        return f"is the way back of {', '.join(other.link for other in reverted(step))}"
-    if back := revert(step):
-        return back.link
-    if step.no_revert:
-        return f"no revert: {step.no_revert}"
-    if not step.is_of_the_pack:
-        return "not by this pack: the action is Custodian's"
-    raise Refused(
-        f"{step.file}: {step.element.__name__} changes something, has no revert in its module, and "
-        f"its docstring does not say why: add a Revert, or a sentence `{NO_REVERT} ...`."
-    )
-
-
 class Entry:
     """A policy, as the catalogue shows it. Raises Refused when it lacks what is shown."""
 
@@ -194,8 +58,10 @@ class Entry:
         self.filters = policy.resource_manager.filters
         self.actions = policy.resource_manager.actions
         self.steps = [steps()[type(action)] for action in self.actions]
-        if missing := [key for key in METADATA if key not in self.metadata]:
-            raise Refused(f"{self.path} has no {', '.join(missing)} in its metadata.")
+        missing = [f"metadata.{key}" for key in METADATA if key not in self.metadata]
+        missing += [] if "description" in self.data else ["description"]
+        if missing:
+            raise Refused(f"{self.path} has no {', '.join(missing)}.")
         if not self.mode and self.command is None:
             raise Refused(
                 f"{self.path} has no mode, and no target of the Makefile with a help text "
@@ -217,7 +83,7 @@ class Entry:
         page, _, place = self.metadata["runbook"].partition("#")
         file = ROOT / page
         found = re.findall(r"^#+ (.*)$", file.read_text() if file.is_file() else "", re.MULTILINE)
-        heading = next((one for one in found if anchor(one) == place), None)
+        heading = next((one for one in found if prose.anchor(one) == place), None)
         if heading is None:
             raise Refused(f"{self.path}: its runbook, {self.metadata['runbook']}, leads nowhere.")
         return f"[{heading}]({page.removeprefix('docs/')}#{place})"
@@ -325,19 +191,14 @@ class Entry:
 
     @property
     def undo(self) -> list[Command]:
-        """What undoes the whole: the reverts of its steps, or the steps that it reverts."""
-        wanted = {revert(step) for step in self.steps} - {None}
-        again = {step for step in self.steps if step.is_revert}
-        found = [
-            other.command
-            for other in entries()
-            if other.command
-            and (
-                wanted & set(other.steps)
-                or again & {revert(step) for step in other.steps if step.changes}
-            )
+        """What undoes the whole: it runs the reverts of its steps, or the steps that it reverts."""
+        wanted = [
+            other
+            for step in self.steps
+            for other in (reverted(step) if step.is_revert else [revert(step)])
+            if other
         ]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(command for step in wanted for command in by_hand(step)))
 
     @property
     def findings(self) -> list[tuple[str, list[str]]]:
@@ -363,6 +224,11 @@ def entries() -> list[Entry]:
         found.append(Entry(loaded[path.stem], path))
     order = {"guard-duty": 0, "cloudtrail": 1, "by hand": 3, "opt-in": 4}
     return sorted(found, key=lambda one: order.get(one.group, 2))
+
+
+def by_hand(step: Step) -> list[Command]:
+    """What a person types to have a step done."""
+    return [one.command for one in entries() if one.command and step in one.steps]
 
 
 class Comments:
@@ -410,11 +276,6 @@ def grouped(found: Iterator[tuple[str, str]]) -> list[tuple[list[str], str]]:
     return groups
 
 
-def anchor(heading: str) -> str:
-    """Of a heading, as GitHub makes it."""
-    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
 def _file(path: Path) -> str:
     return f"[{path.stem}](../{path.relative_to(ROOT).as_posix()})"
 
@@ -435,7 +296,11 @@ def page() -> str:
     )
     environment.filters |= {"cell": prose.cell, "markdown": prose.markdown}
     text = environment.get_template("policies.md.j2").render(
-        entries=entries(), steps=list(steps().values()), undone=undone
+        entries=entries(),
+        steps=list(steps().values()),
+        undone=undone,
+        revert=revert,
+        by_hand=by_hand,
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 

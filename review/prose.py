@@ -46,6 +46,11 @@ def cell(text: str) -> str:
     return _line(text).replace("|", "\\|")
 
 
+def anchor(heading: str) -> str:
+    """Of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def _plain(text: str) -> str:
     text = re.sub(r"(?<!\*)\*(?!\*)", r"\\*", text.replace("<", "&lt;"))
     return FILE.sub(lambda found: f"[{found[0]}](../{found[0]})", text)

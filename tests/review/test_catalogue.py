@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from custom_actions.response import Step
 from deployment.errors import Refused
 from infra import permissions
-from review import catalogue, prose
+from review import catalogue, prose, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "policies.md"
@@ -64,10 +64,10 @@ def test_every_policy_and_every_step_of_the_pack_is_in_it(page):
         name, section = policy["name"], told[policy["name"]]
         assert f"[{name}](#{name})" in overview
         assert policy["metadata"]["title"] in section
-        steps = [row for row in rows(section) if row[0].isdigit()]
+        listed = [row for row in rows(section) if row[0].isdigit()]
         wanted = [a if isinstance(a, str) else a["type"] for a in policy["actions"]]
-        assert [re.search(r"`([^`]+)`", row[1])[1] for row in steps] == wanted
-        assert all(row[2] and row[3] for row in steps), f"{name}: what a step does, what undoes it"
+        assert [re.search(r"`([^`]+)`", row[1])[1] for row in listed] == wanted
+        assert all(row[2] and row[3] for row in listed), f"{name}: what a step does, what undoes it"
         mode = policy.get("mode", {})
         asked = mode.get("pattern", {}).get("detail", {}).get("type", [])
         asked = asked + [call["event"].partition("20")[0] for call in mode.get("events", [])]
@@ -76,7 +76,7 @@ def test_every_policy_and_every_step_of_the_pack_is_in_it(page):
         for finding in (ROOT / "tests" / name).glob("*/*.json"):
             assert f"(../{finding.relative_to(ROOT)})" in section
 
-    registered = {step.title for step in catalogue.steps().values() if step.is_of_the_pack}
+    registered = {step.title for step in steps.steps().values() if step.is_of_the_pack}
     assert {
         "isolate-instance",
         "restore-role-sessions (ec2)",
@@ -156,7 +156,7 @@ def test_it_is_markdown_and_its_links_lead_somewhere(page):
         assert file.is_file(), link
         if place:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
-            assert [catalogue.anchor(one) for one in headings].count(place) == 1, link
+            assert [prose.anchor(one) for one in headings].count(place) == 1, link
     # what a docstring has between < and > would be lost as a tag
     assert {child.content for child in inline if child.type == "html_inline"} == {"<br>"}
 
@@ -183,10 +183,10 @@ class Fade(Step):
 
 
 def test_a_step_that_does_not_say_how_it_is_undone_is_refused():
-    assert catalogue.Step(Fade, "fade").no_revert == "it comes back by itself."
-    step = catalogue.Step(type("Vanish", (Vanish,), {"__module__": "custom_actions.steps.x"}), "v")
+    assert steps.Step(Fade, "fade").no_revert == "it comes back by itself."
+    step = steps.Step(type("Vanish", (Vanish,), {"__module__": "custom_actions.steps.x"}), "v")
     with pytest.raises(Refused) as refused:
-        catalogue.undone(step)
+        steps.undone(step)
     assert str(refused.value) == (
         "custom_actions/steps/x.py: Vanish changes something, has no revert in its module, and its "
         "docstring does not say why: add a Revert, or a sentence `There is no revert: ...`."
@@ -196,7 +196,7 @@ def test_a_step_that_does_not_say_how_it_is_undone_is_refused():
 @pytest.mark.parametrize(
     "name, change, words",
     [
-        ("finding-notify", lambda p: p.pop("metadata"), "has no title, severity, mitre-attack"),
+        ("finding-notify", lambda p: p.pop("metadata"), "has no metadata.title, metadata.severity"),
         ("ec2-isolate", lambda p: p.pop("mode"), "has no mode, and no target of the Makefile"),
         (
             "ec2-isolate",
