@@ -18,6 +18,7 @@ from c7n.policy import Policy
 
 from custom_actions.api_call import API_VERSION
 from custom_actions.finding import FindingFilter
+from deployment import policies
 from deployment.errors import Refused
 from infra import permissions
 from review import filters, prose
@@ -175,8 +176,11 @@ class Entry:
             for key, value in self.actions[number].data.items()
             if key not in UNSHOWN and not (isinstance(value, str) and value.startswith("{"))
         }
-        lines = yaml.safe_dump(shown, default_flow_style=None, sort_keys=False, width=1000)
-        return ", ".join(f"`{line}`" for line in lines.splitlines()) if shown else ""
+        lines = [
+            yaml.safe_dump({key: value}, default_flow_style=True, width=1000).strip()[1:-1]
+            for key, value in shown.items()
+        ]
+        return ", ".join(f"`{line}`" for line in lines)
 
     @property
     def rights(self) -> str:
@@ -285,6 +289,7 @@ def page() -> str:
     try:
         permissions.load()
     except (PolicyValidationError, ValueError, yaml.YAMLError) as error:
+        policies.policies()  # refuses with the name of the file
         raise Refused(f"A policy is not valid: make validate. {error}") from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
