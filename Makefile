@@ -62,10 +62,12 @@ $(INSTALLED): requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
-lint: $(INSTALLED) ## Check Python and YAML style
+lint: $(INSTALLED) ## Check Python and YAML style, and whether what is generated in docs/ is stale
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
+	@$(BIN)/python -m review catalogue --check
+	@$(BIN)/python -m infra.permissions | cmp -s - docs/permissions.md || { echo "docs/permissions.md is stale: make permissions"; exit 1; }
 
 validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
 	$(PACK) custodian validate --strict $(POLICIES) $(wildcard policies/opt-in/*.yml)
@@ -91,6 +93,9 @@ hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hu
 
 permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
 	$(BIN)/python -m infra.permissions > docs/permissions.md
+
+catalogue: $(INSTALLED) ## Write docs/policies.md: what triggers each policy, what it does, how to undo it
+	$(BIN)/python -m review catalogue
 
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
@@ -213,4 +218,5 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo replay benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
+# None of the targets above is a file; $(INSTALLED), which is one, has no name of letters.
+.PHONY: $(shell sed -nE 's/^([a-zA-Z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))

@@ -29,11 +29,11 @@ OWN_ID = re.compile(r"by-hand-\d{8}T\d{6}Z")
 
 
 class ByHand(Filter):
-    """Hands the steps of a policy without a mode the event that they would have got from GuardDuty.
+    """Passes the resource that the finding which a person names is about, and hands its event on.
 
-    It checks that the finding which a person names is about the resource that they name, and raises
-    when it is not, before anything is changed. Who ran the policy (sts:GetCallerIdentity) goes into
-    the mails. Put it last among the filters.
+    The steps of a policy without a mode get it as they would from GuardDuty. When the finding is
+    not about the resource that the person names it raises, before anything is changed. Who ran the
+    policy (sts:GetCallerIdentity) goes into the mails. Put it last among the filters.
 
     :example:
 

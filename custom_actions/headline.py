@@ -220,7 +220,7 @@ def release_headline(instance_id, who, outcomes):
 
 
 class FindingHeadline(EventAction):
-    """Puts the first line of the finding mail where `notify` finds it.
+    """Writes the first line of the finding mail, which `notify` behind it sends.
 
     :example:
 

@@ -62,7 +62,7 @@ def who_by_hand(resource):
 
 
 class NotifyOnce(ResponseAction, Notify):
-    """Custodian's `notify`, sent once for each outcome of the response.
+    """Mails what the steps before it did, once for each outcome: Custodian's `notify`.
 
     GuardDuty sends an updated finding again and again, EventBridge delivers at least once and
     Lambda tries a failed function twice more. This action mails when the outcome of the steps
@@ -256,7 +256,7 @@ class NotifyOnce(ResponseAction, Notify):
 
 
 class NotifyOnceOfRole(NotifyOnce):
-    """`notify-once` for a credential finding about a role.
+    """Mails what was done about a role's sessions, once for each outcome of a finding.
 
     The mark is a tag of the role, one for each finding (`forensic:notified:<finding id>`), since
     a role can be in several incidents at once. `restore-role-sessions` takes it off.
@@ -285,10 +285,10 @@ class NotifyOnceOfRole(NotifyOnce):
 
     Arguments as on ec2. `event["c7n:notice"]` holds `headline`, `revoked` and `observe_only`.
 
-    Limits, besides those on ec2: without a role that is known to be the finding's (it does not
-    exist, has another id, the finding is malformed) there is nothing to write to, and each try of
-    each delivery is mailed, which is three mails. So it is where IAM lets nobody tag the role, or
-    the role has 50 tags.
+    Limits: those on ec2; and without a role that is known to be the finding's (it does not exist,
+    has another id, the finding is malformed) there is nothing to write to, and each try of each
+    delivery is mailed, which is three mails. So it is where IAM lets nobody tag the role, or the
+    role has 50 tags.
 
     Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_TagRole.html
     """
@@ -337,7 +337,7 @@ class NotifyOnceOfRole(NotifyOnce):
 
 
 class NotifyOnceOfUser(NotifyOnceOfRole):
-    """`notify-once` for a credential finding about an IAM user.
+    """Mails what was done about a user's access key, once for each outcome of a finding.
 
     The mark is a tag of the user, one for each finding (`forensic:notified:<finding id>`).
 
@@ -363,7 +363,9 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
                   topic: guardduty-response
               - fail-unless-complete
 
-    Arguments, notice and limits as for a role.
+    Arguments and notice as for a role.
+
+    Limits: as for a role.
 
     Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_TagUser.html
     """
@@ -379,7 +381,7 @@ class NotifyOnceOfUser(NotifyOnceOfRole):
 
 
 class NotifyCall(NotifyOnce):
-    """Custodian's `notify` at the end of a guard of the account, which has no resource to write to.
+    """Mails what a guard of the account did about a call; there is no resource to write to.
 
     :example:
 
@@ -436,7 +438,7 @@ class NotifyCall(NotifyOnce):
 
 
 class NotifyRelease(NotifyOnce):
-    """Custodian's `notify` at the end of a release, with what was put back and what was not.
+    """Mails at the end of a release what was put back and what was not.
 
     :example:
 

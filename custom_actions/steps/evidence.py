@@ -282,7 +282,7 @@ class PreserveEvidence(Settings, Step):
     The outcome has a list `snapshots` of {id, volume_id, device, state}. It is `failed` when one
     part is refused; the other parts are done all the same.
 
-    A price: with stop protection nobody can stop the instance through the API until the release,
+    Price: with stop protection nobody can stop the instance through the API until the release,
     or until somebody takes the protection off. Neither protection stops Auto Scaling from
     terminating an instance (see `leave-service`), AWS from stopping it for a scheduled event, or
     whoever may change these settings.

@@ -99,6 +99,9 @@ class IsolateInstance(OfInterfaces, Step):
     hibernated instances are isolated like running ones; of terminated ones it is only reported
     that there is nothing left to isolate.
 
+    Three judges may hold it back (`judge`): too many isolations of the account and region within an
+    hour, the last healthy member of a group, a release of the instance from this finding.
+
     :example:
 
     .. code-block:: yaml
@@ -132,7 +135,7 @@ class IsolateInstance(OfInterfaces, Step):
     forensic:exempt); `cut-tracked-connections` (default false), see below. With
     `execution-options: {dryrun: true}` in the mode it only says what it would do.
 
-    `judge` (default all three) names what holds the isolation back: `brake`, when `max-per-hour`
+    `judge` (default all three) names those that are asked: `brake`, when `max-per-hour`
     (default 5) instances of the account and region were isolated within an hour
     (custom_actions/judgement.py, with what remains); `last-healthy`, when no other member of its
     Auto Scaling group, or of a target group that it is in, is healthy
@@ -173,12 +176,14 @@ class IsolateInstance(OfInterfaces, Step):
     ec2:AuthorizeSecurityGroupIngress and ec2:AuthorizeSecurityGroupEgress are needed too, and the
     right to put back any group (CutTrackedConnections of infra/account.yml).
 
-    Limits: branch interfaces of ECS tasks are interfaces of their own, attached to a trunk, and
-    are not touched. An interface that an AWS service manages refuses the change; that is
-    reported. The roles of infra/account.yml may put interfaces only into groups with the tag
-    forensic:group=true, which a group has that the pack made; one of that name without it is not
-    used, and the error says so. Custodian's built-in `modify-security-groups` cannot be used: it
-    leaves groups in place (tests/test_builtin_modify_security_groups.py).
+    Limits: connections that are open and tracked go on (`block-remote-address` cuts those to the
+    finding's addresses), and no security group filters DNS to the VPC's resolver. Branch interfaces
+    of ECS tasks are interfaces of their own, attached to a trunk, and are not touched. An interface
+    that an AWS service manages refuses the change; that is reported. The roles of infra/account.yml
+    may put interfaces only into groups with the tag forensic:group=true, which a group has that the
+    pack made; one of that name without it is not used, and the error says so. Custodian's built-in
+    `modify-security-groups` cannot be used: it leaves groups in place
+    (tests/test_builtin_modify_security_groups.py).
 
     Sources: c7n.actions.network.ModifyVpcSecurityGroupsAction;
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyNetworkInterfaceAttribute.html

@@ -103,15 +103,17 @@ class LeaveService(Service, Step):
 
     Only an instance that is InService or Standby can be detached. In any other state (Pending,
     EnteringStandby, one with a hook, a warm pool's) the processes ReplaceUnhealthy and Terminate of
-    its group are suspended, if they are not. **That is a price for the whole group**: until the
-    release it replaces no unhealthy instance and does not scale in. It is recorded
-    (`forensic:suspended-processes`) and ends with `return-to-service`. Scale-in protection of the
-    instance would be milder and is of no use here: it begins with InService, is refused in warm
-    pools, and does not hold against a failed health check. A state that passes is reported as
-    failed, so that the retry by Lambda detaches; that a warm pool's instance cannot be detached is
-    told. One that its group is terminating already is reported as such: nothing stops that, and
-    what is left are its volumes and snapshots (`preserve-evidence`). One that the group retains
-    after a hook (Terminating:Retained) is terminated by nobody, and counts as out.
+    its group are suspended, if they are not. Scale-in protection of the instance would be milder
+    and is of no use here: it begins with InService, is refused in warm pools, and does not hold
+    against a failed health check. A state that passes is reported as failed, so that the retry by
+    Lambda detaches; that a warm pool's instance cannot be detached is told. One that its group is
+    terminating already is reported as such: nothing stops that, and what is left are its volumes
+    and snapshots (`preserve-evidence`). One that the group retains after a hook
+    (Terminating:Retained) is terminated by nobody, and counts as out.
+
+    Price: while processes are suspended **the whole group** replaces no unhealthy instance and does
+    not scale in. That is recorded (`forensic:suspended-processes`) and ends with
+    `return-to-service`.
 
     Limits: whether suspended processes keep an instance of a warm pool was not run against AWS.
     Where the group's process `Launch` is suspended nothing takes its place.

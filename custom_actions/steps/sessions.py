@@ -274,7 +274,8 @@ class RevokeInstanceSessions(OfInstance, Revocation):
     (`lambda:SourceFunctionArn`): a policy of another name needs a role with its name there.
 
     Limits: only the role that the profile has now; credentials of a role that the instance had
-    before go on working. See the module for what a deny does not stop.
+    before go on working. What a deny does not stop:
+    custom_actions/steps/sessions.py.
     """
 
     schema = type_schema("revoke-role-sessions")
@@ -368,8 +369,8 @@ class RevokeFindingSessions(Revocation):
     IAM: iam:GetRole, iam:GetRolePolicy, iam:PutRolePolicy; see the action of that name on ec2.
 
     Limits: a thief who can assume the role anew, under another name, gets a session that is not
-    denied; close that way, which is in the role's trust policy. See the module for what a deny does
-    not stop.
+    denied; close that way, which is in the role's trust policy. What a deny does not stop:
+    custom_actions/steps/sessions.py.
     """
 
     schema = type_schema("revoke-role-sessions")
@@ -431,7 +432,7 @@ class RestoreInstanceSessions(OfInstance, Revert):
     be gone; a failed revert can be run again. IAM: iam:DeleteRolePolicy, iam:GetRolePolicy,
     iam:ListRolePolicies, besides ec2:DescribeInstances and ec2:DeleteTags.
 
-    Limit: the record ends with the instance; of a terminated one remove the policy by hand, or
+    Limits: the record ends with the instance; of a terminated one remove the policy by hand, or
     leave it: it denies nobody else.
     """
 
