@@ -93,7 +93,7 @@ def camel_case(finding: dict) -> dict:
 
     `AdditionalInfo.Value` is a text of JSON; an event has its fields beside it as well.
     """
-    converted = _convert(finding, _finding_shape())
+    converted = _convert(finding, finding_shape())
     info = (converted.get("service") or {}).get("additionalInfo")
     if isinstance(info, dict) and isinstance(info.get("value"), str):
         try:
@@ -120,7 +120,7 @@ def _given(mapping: dict) -> dict:
 
 
 @cache
-def _finding_shape() -> Shape:
+def finding_shape() -> Shape:
     return botocore.session.Session().get_service_model("guardduty").shape_for("Finding")
 
 

@@ -5,11 +5,17 @@ Exit codes: 0 all is well; 1 something is not, and was named; 2 refused.
 
 import importlib
 import logging
+import os
 import pkgutil
 
 import click
 
 import review
+
+# Nothing here is for AWS. A profile of this shell that does not exist would stop the imports below.
+for name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[name]
+os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
 
 
 @click.group(help=review.__doc__)

@@ -3,8 +3,7 @@
 The cloud around it is the simulation, in which the finding's instance stands with exactly its own
 ids and two neighbours. The event goes to each rule; a function whose rule matches runs once, one
 after the other in the order of `functions`. Topic and mail queue exist; the mailer makes mails of
-what lies on the queue. Nothing goes to AWS: endpoint and credentials are the simulation's, and
-nothing of this machine's configuration is read.
+what lies on the queue. Nothing goes to AWS: endpoint and credentials are the simulation's.
 
 What differs from a deployment is named where it is shown: docs/review.md.
 """
@@ -22,7 +21,7 @@ from c7n.utils import get_partition
 from moto.moto_api._internal import mock_random
 
 from custom_actions import autonomy
-from custom_actions.response import MISSHAPEN
+from custom_actions.response import MISSHAPEN, describe
 from deployment.expected import Expected
 from mailer.queue import Queue
 from simulation.calls import Call
@@ -34,6 +33,7 @@ from . import decision
 from .functions import functions
 from .mails import Mails
 from .normal import ids
+from .shape import oddities
 
 TOPIC, QUEUE = "guardduty-response", "guardduty-response-mail"
 NOT_TOLD = ("AssumeRole", "GetCallerIdentity")  # who is calling, which Lambda knows
@@ -62,10 +62,10 @@ class Stage:
     def play(self, event: dict) -> dict:
         """Play the EventBridge event of a finding. Returns, ready for JSON:
 
-        id, type, account, region: of the finding. ids: those of AWS in it. isolated: the instances
-        of its world that hold the forensic group alone afterwards, which has no rule. regrouped:
-        those whose groups have changed. policies: {name: see `_policy`}. problem: None, or why it
-        could not be played.
+        id, type, account, region: of the finding. ids: those of AWS in it. oddities: what is wrong
+        with it, see review/shape.py. isolated: the instances of its world that hold the forensic
+        group alone afterwards, which has no rule. regrouped: those whose groups have changed.
+        policies: {name: see `_policy`}. problem: None, or why it could not be played.
         """
         detail = event["detail"]
         told = {
@@ -74,6 +74,7 @@ class Stage:
             "account": event["account"],
             "region": event["region"],
             "ids": sorted(ids(json.dumps(event))),
+            "oddities": oddities(event),
             "isolated": [],
             "regrouped": [],
             "policies": {},
@@ -87,8 +88,8 @@ class Stage:
             called = self.functions(event["account"], event["region"])
         except (*MISSHAPEN, ValueError, BotoCoreError, ClientError) as error:
             told["problem"] = (
-                "what the finding is about cannot be built in the simulation, because a field is "
-                f"missing, of another type, or no value of AWS: {type(error).__name__}: {error}"
+                "what the finding is about cannot be built in the simulation: "
+                f"{'; '.join(told['oddities']) or describe(error)}"
             )
             return told
         before = world.snapshot()

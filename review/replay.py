@@ -140,6 +140,8 @@ def show(plays: list[dict], calls: bool) -> None:
             continue
         console.print(_text(f"{told['type']}, account {told['account']} {told['region']}"))
         console.print(_text(verdict(told), "bold"))
+        for oddity in told["oddities"]:
+            console.print(_text(f"not as GuardDuty writes it: {oddity}", "yellow"))
         console.print(_table(told["policies"], console.is_terminal))
         if calls:
             for name, of in told["policies"].items():

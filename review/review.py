@@ -102,15 +102,11 @@ KINDS = ("findings", "positive", "negative", "sample")
 
 
 def start(root: Path, findings: Path) -> subprocess.Popen:
-    """Have a checkout record itself, by its own code, while this process goes on.
-
-    It gets no credentials and no configuration of AWS.
-    """
-    environment = {key: value for key, value in os.environ.items() if key[:4] != "AWS_"}
+    """Have a checkout record itself, by its own code, while this process goes on."""
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "review", "record", str(findings)],
         cwd=root,
-        env=environment | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -79,9 +79,9 @@ class World:
         interfaces.sort(key=lambda interface: interface["Attachment"]["DeviceIndex"])
         return {
             instance_id: {
-                "name": _tags(found[instance_id]["Tags"]).get("Name", ""),
+                "name": _tags(found[instance_id].get("Tags", [])).get("Name", ""),
                 "state": found[instance_id]["State"]["Name"],
-                "tags": _tags(found[instance_id]["Tags"]),
+                "tags": _tags(found[instance_id].get("Tags", [])),
                 "interfaces": [
                     {
                         "id": interface["NetworkInterfaceId"],
