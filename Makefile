@@ -81,6 +81,9 @@ demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] anothe
 replay: $(INSTALLED) need-FINDING ## What the policies do with a finding, on this machine; FINDING=file or folder [MODE=observe|ask] [CALLS=1] [JSON=1]
 	@$(BIN)/python -m review replay "$(FINDING)" $(if $(MODE),--mode "$(MODE)") $(if $(CALLS),--calls) $(if $(JSON),--json)
 
+review: $(INSTALLED) need-BASE ## What a change does to the findings of tests/, as Markdown; BASE=revision [HEAD=revision] [FINDINGS=folder] [JSON=1]
+	@$(BIN)/python -m review review --base "$(BASE)" $(if $(HEAD),--head "$(HEAD)") $(if $(FINDINGS),--findings "$(FINDINGS)") $(if $(JSON),--json)
+
 benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; more than 5 min
 	@$(BIN)/python -m simulation.benchmark
 
