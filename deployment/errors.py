@@ -14,9 +14,10 @@ class Refused(click.ClickException):
     """Nothing was changed, and why. Exit code 2, as for wrong options."""
 
     exit_code = 2
+    UNTOUCHED = "Nothing was changed."
 
     def show(self, file=None):
-        click.echo(f"{self.message} Nothing was changed.", err=True)
+        click.echo(f"{self.message} {self.UNTOUCHED}", err=True)
 
 
 NOT_ENABLED = "not valid here: often a region that is not enabled in the account"

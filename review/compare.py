@@ -44,10 +44,10 @@ def changed_findings(both: dict) -> list[dict]:
     found = []
     for finding, (before, after) in both.items():
         policies = [
-            {"policy": name, "before": ending(old), "after": ending(new), "acts": acts}
+            {"policy": name, "before": was, "after": now, "acts": acting(new) - acting(old)}
             for name, old, new in _policies(before, after)
             if outcome(old) != outcome(new)
-            for acts in [acting(new) - acting(old)]
+            for was, now in [endings(old, new)]
         ]
         isolates = bool(after.get("isolated")) - bool(before.get("isolated"))
         problem = after["problem"] != before["problem"]
@@ -94,19 +94,27 @@ def mailed(told: dict) -> int:
     return sum(bool(mail["to"]) for of in told.get("policies", {}).values() for mail in of["mails"])
 
 
-def ending(of: dict | None) -> str:
-    """The end of a policy, in words."""
+def endings(before: dict | None, after: dict | None) -> tuple[str, str]:
+    """Both ends of a policy, in words; where it acts in both, only what differs."""
+    old, new = ending(before), ending(after)
+    if acting(before) and acting(after) and sorted(old) != sorted(new):
+        old, new = [e for e in old if e not in new], [e for e in new if e not in old]
+    return "; ".join(old), "; ".join(new)
+
+
+def ending(of: dict | None) -> list[str]:
+    """The end of a policy, in words: its steps and mails."""
     if of is None:
-        return "no such policy"
+        return ["no such policy"]
     if of["unmatched"]:
-        return "the rule does not match: " + "; ".join(of["unmatched"])
+        return ["the rule does not match: " + ", ".join(of["unmatched"])]
     if of["stopped"]:
-        return f"a filter stops it: {of['stopped']}"
+        return [f"a filter stops it: {of['stopped']}"]
     said = [f"{step['step']} {step['status']}" for step in of["steps"]]
     said += [f"FAILS: {of['error']}"] if of["error"] else []
     said += [f"mails {', '.join(mail['to'])}" for mail in of["mails"] if mail["to"]]
     said += [f"not mailed: {problem}" for mail in of["mails"] for problem in mail["problems"]]
-    return ", ".join(said) or "nothing"
+    return said or ["acts"]
 
 
 # Policies
@@ -138,23 +146,24 @@ def _place(policy: dict) -> dict:
 
 
 def changed_calls(both: dict) -> list[dict]:
-    """[{policy, call, before, after}]: how often a policy makes a call in all findings together."""
-    counts = []
-    for number in (0, 1):
-        counts.append(
-            Counter(
-                (name, call["call"])
-                for pair in both.values()
-                for name, of in pair[number].get("policies", {}).items()
-                for call in of["calls"]
-            )
-        )
-    before, after = counts
+    """[{policy, call, before, after}]: how often a policy makes a call in all findings together.
+
+    A finding that it newly acts on, or no longer, is left out: there all its calls differ.
+    """
+    before, after = Counter(), Counter()
+    for pair in both.values():
+        for name, old, new in _policies(*pair):
+            if old is None or new is None or acting(old) == acting(new):
+                before += Counter((name, call["call"]) for call in (old or NO_CALLS)["calls"])
+                after += Counter((name, call["call"]) for call in (new or NO_CALLS)["calls"])
     return [
         {"policy": name, "call": call, "before": before[name, call], "after": after[name, call]}
         for name, call in sorted(before | after)
         if before[name, call] != after[name, call]
     ]
+
+
+NO_CALLS = {"calls": []}
 
 
 def changed_permissions(base: dict, head: dict) -> list[dict]:

@@ -117,10 +117,11 @@ def answer(process: subprocess.Popen, revision: str) -> dict:
     """The record of a revision. Raises Refused with what it said instead."""
     told, errors = process.communicate()
     if process.returncode:
-        lines = errors.strip().splitlines() or ["it said nothing"]
-        if "No module named review" in errors:
-            lines = ["it is older than make review: compare with a later one"]
-        raise Refused(f"{revision} could not be played: {printable(lines[-1])}")
+        lines = errors.replace(Refused.UNTOUCHED, "").strip().splitlines() or ["it said nothing"]
+        said = " ".join(lines if process.returncode == Refused.exit_code else lines[-1:])
+        if "No module named review" in said:
+            said = "it is older than make review: compare with a later one"
+        raise Refused(f"{revision} could not be played: {printable(said).rstrip('. ')}.")
     record = json.loads(told)
     if record["format"] != FORMAT:
         raise Refused(f"{revision} records itself in another form than this review reads.")

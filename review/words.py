@@ -15,7 +15,20 @@ def differences(before: dict, after: dict) -> list[str]:
     lines = list(_rule(*map(dict, map(_fields, patterns))))
     for key, kind in LISTS.items():
         lines += _elements(kind, *(one.get(key, []) for one in sides))
-    return [*lines, *_values(*map(dict, map(_flat, map(_rest, sides))))]
+    lines += _values(*map(dict, map(_flat, map(_rest, sides))))
+    return list(_said_once(lines))
+
+
+# The list of types stands in both, by a YAML anchor.
+RULE, FILTER = "rule: detail.type ", "filter guard-duty-finding: types "
+
+
+def _said_once(lines: list[str]) -> Iterator[str]:
+    for line in lines:
+        if line.startswith(RULE) and line.replace(RULE, FILTER) in lines:
+            yield f"rule and filter: types {line.removeprefix(RULE)}"
+        elif not (line.startswith(FILTER) and line.replace(FILTER, RULE) in lines):
+            yield line
 
 
 LISTS = {"filters": "filter", "actions": "action"}
