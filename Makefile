@@ -126,7 +126,7 @@ plan: $(INSTALLED) need-REGION ## Say what deploy would change, and change nothi
 undeploy: $(INSTALLED) need-REGION ## Remove the functions and rules of the pack, after showing them; REGION=... [YES=1]
 	@$(DEPLOYMENT) undeploy --region "$(REGION)" $(YES_TYPED)
 
-deploy-org: $(INSTALLED) ## Deploy to the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [POLICY=name] [PRUNE=1]
+deploy-org: $(INSTALLED) ## Deploy to the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [POLICY=name] [PRUNE=1] [MODE=observe] refuse those that act
 	@$(DEPLOYMENT) deploy $(ORG) $(SAID) $(DEPLOY)
 
 plan-org: $(INSTALLED) ## Say what deploy-org would change, and change nothing; as deploy-org

@@ -123,6 +123,7 @@ def test_observe_comes_first_and_production_waits_for_it():
     for job in ("deploy.observe", "GitLab: observe"):
         said = [script for name, script in commands() if name == job and "-org" in script]
         assert [line.split()[1] for line in said] == ["plan-org", "deploy-org", "status-org"]
+        assert all(" MODE=observe " in line for line in said[:2]), job
         # a variable that was forgotten does not make it all accounts
         assert all('TAGS="${TAGS:?' in line for line in said)
 
