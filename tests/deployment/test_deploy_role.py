@@ -14,6 +14,7 @@ CENTRAL, MEMBER, REGION = "111122223333", "444455556666", "us-west-2"
 ROLE = "custodian-deploy"
 DEPLOYER = f"arn:aws:iam::{CENTRAL}:role/{ROLE}"
 PROVIDER = f"arn:aws:iam::{CENTRAL}:oidc-provider/token.actions.githubusercontent.com"
+JOBS = [f"repo:org/repo:environment:{name}" for name in ("observe", "production")]
 # What the simulation does not see as a call, and what puts right what is not wrong here:
 # tests/test_shipped_roles.py and tests/deployment/test_organization.py
 UNSEEN = {
@@ -32,7 +33,7 @@ def roles(quick_cloud):
     said = {
         "DeployerArn": DEPLOYER,
         "OidcProviderArn": PROVIDER,
-        "OidcSubject": "repo:org/repo:environment:production",
+        "OidcSubject": ",".join(JOBS),
     }
     queue = deploy.mailer_stack(quick_cloud, CENTRAL, REGION)["MailQueueArn"]
     for account in (CENTRAL, MEMBER):
@@ -64,7 +65,7 @@ def test_each_account_trusts_one_role_and_the_central_one_the_ci_system_too(role
     issuer = "token.actions.githubusercontent.com"
     assert ci["Condition"] == {
         "StringEquals": {
-            f"{issuer}:sub": "repo:org/repo:environment:production",
+            f"{issuer}:sub": JOBS,
             f"{issuer}:aud": "sts.amazonaws.com",
         }
     }

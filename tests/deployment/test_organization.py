@@ -108,8 +108,11 @@ def test_what_does_not_exist_or_is_not_valid_is_refused_before_anything(organiza
     assert code == 2 and "Did you mean eu-central-1?" in output
     code, output = organization.run("deploy", "-p", "ec2-isolat")
     assert code == 2 and "no policy ec2-isolat." in output
-    code, output = organization.run("deploy", "--mode", "contain")
+    code, output = organization.run("deploy", "--mode", "observe")
     assert code == 2 and "autonomy: said in accounts.yml" in output
+    assert "not observe for production." in " ".join(output.split())
+    code, output = organization.run("deploy", "--member-role", "guardduty-response-member")
+    assert code == 2 and "member-role: said in accounts.yml" in output
     wrong = organization.policies / "wrong.yml"
     wrong.write_text((organization.policies / "ec2-isolate.yml").read_text().replace(
         "- leave-service", "- leave-servise"
@@ -198,7 +201,8 @@ def test_a_plan_says_what_the_deploy_then_does(organization):
     try:
         code, plan = organization.run("plan", *there)
         assert (code, organization.writes()) == (0, set()), plan
-        code, done = organization.run("deploy", *there)
+        # as accounts.yml has it
+        code, done = organization.run("deploy", *there, "--mode", "observe")
         assert code == 0, done
     finally:
         file.write_text(before)
