@@ -1,5 +1,6 @@
 """The functions that a deploy would make of the policies, without deploying them."""
 
+import functools
 from pathlib import Path
 
 import boto3
@@ -21,15 +22,25 @@ def functions(
     mode: observe, ask or contain. Asks nothing of AWS. Raises deployment.errors.Refused when a
     policy is not valid.
     """
+    return {
+        name: function(policy, account_id, region, mode)
+        for name, policy in policies.policies(folder).items()
+        if policy["mode"]["type"] == "guard-duty"
+    }
+
+
+def function(policy: dict, account_id: str, region: str, mode: str = autonomy.CONTAIN) -> Expected:
+    """The same of one policy, by its data, which is not validated."""
     said = {
         autonomy.OPTION: mode,
         central.OPTION: central.NONE,
         provision.BRAKE: provision.BRAKE_OF_POLICY,
     }
     target = Target({"account_id": account_id, "name": account_id}, region)
-    session = boto3.Session(region_name=region, **NOBODY)
-    return {
-        name: expected(target, session, policy, said)
-        for name, policy in policies.policies(folder).items()
-        if policy["mode"]["type"] == "guard-duty"
-    }
+    return expected(target, session(region), policy, said)
+
+
+@functools.cache
+def session(region: str) -> boto3.Session:
+    """One that is nobody's."""
+    return boto3.Session(region_name=region, **NOBODY)
