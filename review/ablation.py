@@ -14,6 +14,11 @@ Path = tuple[str | int, ...]
 
 # Of these a filter of Custodian's is made: without one of them it is another filter, or none.
 WHOLE = ("type", "key", "op", "value", "value_type", "default")
+# The findings that a field of a rule leaves out.
+FIELDS = {
+    "detail.accountId": "a finding of a member on the bus of GuardDuty's administrator account, "
+    "that the policy would act on otherwise"
+}
 # Changing these changes no behaviour, or is another policy.
 NO_BEHAVIOUR = ("name", "description", "metadata", "resource", "mode", "filters", "actions")
 
@@ -50,7 +55,7 @@ def rule(policy: dict, seen: set) -> Iterator[tuple]:
         yield (
             f"the field {name} of the rule dropped",
             without(policy, path),
-            f"a finding that the rule leaves out for its {name} alone",
+            FIELDS.get(name, f"a finding that the rule leaves out for its {name}"),
         )
         if name == "detail.type":
             yield from entries(policy, path, "types", seen)

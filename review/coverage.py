@@ -1,8 +1,9 @@
 """`make coverage`: is each part of the policies' rules and filters shown by a finding of tests/?
 
-A part is exercised when some finding is decided otherwise without it: by the rule, or by the
-filters as if the rule had let everything through (a function can be invoked by hand). Beside that
-it says where the findings in the folders of a policy are not decided as their folder promises.
+A part is exercised when the policy acts otherwise on some finding without it; or, of what rule and
+filters both hold, when one of the two lets in what only the other stops then (a function can be
+invoked by hand). Beside that it says where the findings in the folders of a policy are not decided
+as their folder promises.
 Nothing is played: see `make mutate` for the steps and the modes.
 """
 
@@ -13,14 +14,15 @@ from functools import cache, partial
 from pathlib import Path
 
 import click
+from moto.events.models import EventPattern
 
 from deployment import policies, table
 from deployment.errors import Refused
 from deployment.expected import Expected
 from deployment.targets import ROOT
 from review.ablation import Ablation, ablations
-from review.decision import decide, mismatches
-from review.findings import Findings, findings, strangers, surprises
+from review.decision import decide
+from review.findings import Findings, disagreements, findings, strangers, surprises
 from review.functions import function
 
 
@@ -43,6 +45,7 @@ def coverage(named: tuple[str, ...], as_json: bool):
         parts[name] = len(static)
         uncovered[name] = unexercised(policy, findings(tests))
         wrong += surprises(tests, name, functions_of(policy))
+        wrong += disagreements(name, findings(tests), functions_of(policy))
     if not named:
         wrong += strangers(tests, for_findings)
     if as_json:
@@ -87,14 +90,27 @@ def unexercised(policy: dict, events: Findings) -> list[Ablation]:
 
 
 def tells(broken: Callable[[dict], Expected], decided: dict, events: Findings) -> bool:
-    """Whether a finding is decided otherwise by a policy that was broken."""
-    return any(halves(broken(event), event) != decided[path] for path, event in events.items())
+    """Whether a policy that was broken acts otherwise on a finding, or has only one of its two
+    locks left."""
+    for path, event in events.items():
+        before, after = decided[path], halves(broken(event), event)
+        if all(after) is not all(before) or any(
+            now and not then for now, then in zip(after, before, strict=True)
+        ):
+            return True
+    return False
 
 
 def halves(made: Expected, event: dict) -> tuple[bool, bool]:
     """Whether the rule takes an event, and whether the filters let it through by themselves."""
-    taken = next(mismatches(made.pattern, event), None) is None
+    taken = rule(json.dumps(made.pattern)).matches_event(event)
     return taken, decide(dataclasses.replace(made, pattern={}), event).acts
+
+
+@cache
+def rule(pattern: str) -> EventPattern:
+    """EventBridge's reading of a pattern, its JSON text."""
+    return EventPattern.load(pattern)
 
 
 def functions_of(policy: dict) -> Callable[[dict], Expected]:

@@ -5,10 +5,14 @@ A folder of tests/ has a policy's name; in it `positive` findings are acted on, 
 a folder promises has to be so, and what a policy does has to be promised.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from c7n.filters import EventFilter
+
+from custom_actions.finding import FindingFilter, finding_type, is_among
 from custom_actions.finding_file import NotAFinding, read_finding
 from deployment.errors import Refused
 from deployment.expected import Expected
@@ -17,6 +21,9 @@ from review.decision import Decision, decide
 KINDS = ("positive", "negative", "sample")
 # These change nothing and let samples in; of every other policy a sample may start nothing.
 MAILED = ("finding-notify",)
+
+# What Custodian or a deploy adds to a rule, and each step checks by itself.
+PLACE = ("detail.accountId", "detail.resource.resourceType")
 
 # {path, with no link in it: event}
 Findings = dict[Path, dict]
@@ -74,7 +81,36 @@ def surprises(tests: Path, policy: str, of: Callable[[dict], Expected]) -> Itera
             )
 
 
-def strangers(tests: Path, policies: Iterator[str]) -> Iterator[str]:
+def disagreements(policy: str, events: Findings, of: Callable[[dict], Expected]) -> Iterator[str]:
+    """Where the rule and the filters of a policy differ about what both hold, a sentence each.
+
+    A rule can be changed by hand and a function be invoked by hand, so the filters ask again what
+    the rule asks, but for PLACE. The other way round, a function that starts only to stop costs.
+    """
+    for path, event in events.items():
+        rule = [one for one in decide(of(event), event).unmatched if one.field not in PLACE]
+        filters = decide(dataclasses.replace(of(event), pattern={}), event)
+        if rule and filters.acts:
+            yield (
+                f"{policy}: only the rule keeps {path.stem} out ({'; '.join(map(str, rule))}), and "
+                "the function can be invoked by hand: add a filter that asks the same."
+            )
+        elif not rule and not filters.acts and is_asked_of_an_event(of(event), filters, event):
+            yield (
+                f"{policy}: its function would be started by {path.stem} only to stop at filter "
+                f"{filters.stopped_by + 1} ({filters.reason}): have the rule ask the same."
+            )
+
+
+def is_asked_of_an_event(made: Expected, stopped: Decision, event: dict) -> bool:
+    """Whether the filter that stops an event asks what a rule can ask."""
+    element = made.func.policy.resource_manager.filters[stopped.stopped_by]
+    if isinstance(element, FindingFilter):
+        return not is_among(element.data["types"], finding_type(event))
+    return isinstance(element, EventFilter)
+
+
+def strangers(tests: Path, policies: Iterable[str]) -> Iterator[str]:
     """The findings of tests/findings that no policy says anything about, a sentence each."""
     known = set().union(*(promised(tests, policy) for policy in policies))
     for path in findings(tests):
