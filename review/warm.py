@@ -1,0 +1,76 @@
+"""Runs tests of the folder it is started in, each time in a process that has imported all already.
+
+Importing Custodian, moto and the pack takes longer than most tests. `python -m review.warm` reads a
+JSON list of pytest's arguments from each line of its input, and answers with a line: the JSON text
+of the first test that is red, null when none is.
+"""
+
+import gc
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+
+# whoever may be long about it: no test of a policy takes so many seconds
+TOO_LONG = 600
+IMPORTED = (
+    "_pytest.assertion.rewrite",
+    "pytest",
+    "simulation.deploy",
+    "simulation.preloaded",
+    "custom_actions.__main__",
+    "deployment.__main__",
+    "infra.permissions",
+)
+
+
+class FirstRed:
+    """A plugin of pytest that keeps the first test or file that is red."""
+
+    found = None
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.found = self.found or report.nodeid
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.found = self.found or f"{report.nodeid} (cannot be read)"
+
+
+def play(arguments: list[str], answers) -> None:
+    """Run pytest here, silently, and send the first red test."""
+    import pytest
+
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    first = FirstRed()
+    code = pytest.main([*arguments, "-x", "-n", "0", "-p", "no:cacheprovider"], plugins=[first])
+    quiet = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    answers.send(None if quiet else first.found or f"pytest: {code.name.lower()}")
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()  # what was imported is there to stay: pytest looks for garbage after each run
+    context = multiprocessing.get_context("fork")
+    for line in sys.stdin:
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=play, args=(json.loads(line), sender))
+        child.start()
+        sender.close()
+        try:
+            answer = receiver.recv() if receiver.poll(TOO_LONG) else "nothing: it takes too long"
+        except EOFError:
+            answer = "nothing: its process died"
+        child.join(1)
+        child.kill()
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
