@@ -21,11 +21,14 @@ from pathlib import Path
 
 import click
 import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deployment import table
 from deployment.errors import Refused
 from deployment.targets import ROOT
 from review.ablation import Ablation, ablations
+from review.warm import NO_TEST
 
 # What survives for a good reason: {(policy, what was done): the reason}.
 ACCEPTED: dict[tuple[str, str], str] = {}
@@ -124,11 +127,16 @@ def hunt(every: dict[str, Source], broken: list[Ablation]) -> list[tuple[Ablatio
             for one in broken
         }
         reds = {}
-        with click.progressbar(
-            concurrent.futures.as_completed(jobs), len(jobs), "Breaking policies", file=sys.stderr
-        ) as done:
-            for job in done:
+        console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        bar = Progress(
+            *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+        )
+        with bar as progress:
+            task = progress.add_task("Breaking policies", total=len(jobs))
+            for job in concurrent.futures.as_completed(jobs):
                 reds[id(jobs[job])] = job.result()
+                progress.advance(task)
         found = [(one, reds[id(one)]) for one in broken]
         for policy in {one.policy for one in broken}:
             told = {red.partition(" (")[0] for one, red in found if red and one.policy == policy}
@@ -148,11 +156,13 @@ def tests(policy: Source) -> Iterator[list[str]]:
         yield ["tests/test_findings.py", "tests/review/test_coverage.py", "-k", about]
     yield [
         "tests/test_least_privilege.py::test_a_role_allows_what_its_policy_declares_and_no_more",
-        *(["tests/test_policies.py"] if (ROOT / "tests/test_policies.py").exists() else []),
+        "tests/test_policies.py",
         "-k",
         about,
     ]
     yield [f"tests/{name}"]
+    if policy.for_findings:
+        yield ["tests/test_findings.py"]  # what is played of it
 
 
 class Copy:
@@ -177,9 +187,10 @@ class Copy:
         self.runner.stdin.write(json.dumps(arguments) + "\n")
         self.runner.stdin.flush()
         answer = self.runner.stdout.readline()
-        if not answer:
-            raise Refused("The process that runs the tests of a copy has died.")
-        return json.loads(answer)
+        red = json.loads(answer) if answer else f"{NO_TEST} the process that runs them has died"
+        if red and red.startswith(NO_TEST):
+            raise Refused(f"The tests {' '.join(arguments)} could not be run: {red}.")
+        return red
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Importing Custodian, moto and the pack takes longer than most tests. `python -m review.warm` reads a
 JSON list of pytest's arguments from each line of its input, and answers with a line: the JSON text
-of the first test that is red, null when none is.
+of the first test that is red, null when none is; it begins with NO_TEST when no test could be run.
 """
 
 import gc
@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import sys
 
-# whoever may be long about it: no test of a policy takes so many seconds
+# seconds that the tests of a policy never take; what takes longer is red
 TOO_LONG = 600
+NO_TEST = "pytest:"
 IMPORTED = (
     "_pytest.assertion.rewrite",
     "pytest",
@@ -49,7 +50,7 @@ def play(arguments: list[str], answers) -> None:
     first = FirstRed()
     code = pytest.main([*arguments, "-x", "-n", "0", "-p", "no:cacheprovider"], plugins=[first])
     quiet = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-    answers.send(None if quiet else first.found or f"pytest: {code.name.lower()}")
+    answers.send(None if quiet else first.found or f"{NO_TEST} {code.name.lower()}")
 
 
 def main() -> None:
@@ -64,9 +65,9 @@ def main() -> None:
         child.start()
         sender.close()
         try:
-            answer = receiver.recv() if receiver.poll(TOO_LONG) else "nothing: it takes too long"
+            answer = receiver.recv() if receiver.poll(TOO_LONG) else f"more than {TOO_LONG} s"
         except EOFError:
-            answer = "nothing: its process died"
+            answer = f"{NO_TEST} its process died"
         child.join(1)
         child.kill()
         print(json.dumps(answer), flush=True)
