@@ -28,7 +28,7 @@ from deployment import table
 from deployment.errors import Refused
 from deployment.targets import ROOT
 from review.ablation import Ablation, ablations
-from review.warm import NO_TEST
+from review.warm import NO_TEST, UNREAD
 
 # What survives for a good reason: {(policy, what was done): the reason}.
 ACCEPTED: dict[tuple[str, str], str] = {}
@@ -136,17 +136,27 @@ def hunt(every: dict[str, Source], broken: list[Ablation]) -> list[tuple[Ablatio
             task = progress.add_task("Breaking policies", total=len(jobs))
             for job in concurrent.futures.as_completed(jobs):
                 reds[id(jobs[job])] = job.result()
+                if job.result() is None:
+                    console.print(f"survives: {jobs[job]}", markup=False, soft_wrap=True)
                 progress.advance(task)
         for policy in dict.fromkeys(one.policy for one in broken):
             own = [id(one) for one in broken if one.policy == policy and reds[id(one)]]
-            told = {reds[one] for one in own if "::" in reds[one]}
-            while told and (red := first_red(policy, every[policy].data, [sorted(told)])):
+            told = {reds[one] for one in own}
+            while red := first_red(policy, every[policy].data, again(told)):
                 if red not in told:
                     raise Refused(f"{red} is red for {policy} as it stands: mend that first.")
                 click.echo(f"{red} is red for {policy} as it stands, and tells nothing.", err=True)
                 told.remove(red)
                 reds |= {one: None for one in own if reds[one] == red}
     return [(one, reds[id(one)]) for one in broken]
+
+
+def again(told: set[str]) -> Iterator[list[str]]:
+    """What pytest is told to run just these tests, and to read just these files."""
+    if named := sorted(red for red in told if "::" in red):
+        yield named
+    if files := sorted(red.removesuffix(UNREAD) for red in told if red.endswith(UNREAD)):
+        yield [*files, "--collect-only"]
 
 
 def tests(policy: Source) -> Iterator[list[str]]:

@@ -2,7 +2,8 @@
 
 Importing Custodian, moto and the pack takes longer than most tests. `python -m review.warm` reads a
 JSON list of pytest's arguments from each line of its input, and answers with a line: the JSON text
-of the first test that is red, null when none is; it begins with NO_TEST when no test could be run.
+of the first test that is red, null when none is; it begins with NO_TEST when no test could be run,
+and ends with UNREAD when it is a file that could not be imported.
 """
 
 import gc
@@ -15,6 +16,7 @@ import sys
 # seconds that the tests of a policy never take; what takes longer is red
 TOO_LONG = 600
 NO_TEST = "pytest:"
+UNREAD = " (cannot be read)"
 IMPORTED = (
     "_pytest.assertion.rewrite",
     "pytest",
@@ -37,7 +39,7 @@ class FirstRed:
 
     def pytest_collectreport(self, report):
         if report.failed:
-            self.found = self.found or f"{report.nodeid} (cannot be read)"
+            self.found = self.found or f"{report.nodeid}{UNREAD}"
 
 
 def play(arguments: list[str], answers) -> None:
