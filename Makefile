@@ -39,6 +39,8 @@ endif
 
 # What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
 DEPLOYMENT := $(BIN)/python -m deployment
+# What stands in review/ plays policies on this machine alone.
+REVIEW := $(BIN)/python -m review
 # How far the policies may go by themselves (custom_actions/autonomy.py), and in which accounts
 # (custom_actions/central.py). Without MODE and MEMBER_ROLE a function stays as it is deployed, and a
 # new one observes and acts in its own account. MAX_PER_HOUR replaces the brake's number of the policy.
@@ -85,6 +87,12 @@ validate: $(INSTALLED) ## Custodian's own validation of every policy, with the p
 
 test: lint validate ## Lint, validate, and run all tests, offline
 	$(BIN)/pytest
+
+coverage: $(INSTALLED) ## Say which types, fields and filter branches of the policies no finding of tests/ shows; [POLICY=name] [JSON=1]
+	@$(REVIEW) coverage $(if $(POLICY),-p "$(POLICY)") $(if $(JSON),--json)
+
+mutate: $(INSTALLED) ## Break each policy as people do and list what no test notices; [POLICY=name] [ONLY=text] [JSON=1]
+	@$(REVIEW) mutate $(if $(POLICY),-p "$(POLICY)") $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json)
 
 demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] another finding, [MODE=observe|ask]
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")

@@ -1,10 +1,13 @@
 """The functions that a deploy would make of the policies, without deploying them."""
 
+import functools
 from pathlib import Path
+from unittest import mock
 
 import boto3
+from c7n import mu
 
-from custom_actions import autonomy, central, provision
+from custom_actions import archive, autonomy, central, provision
 from deployment import policies
 from deployment.expected import Expected, expected
 from deployment.targets import Target
@@ -21,15 +24,30 @@ def functions(
     mode: observe, ask or contain. Asks nothing of AWS. Raises deployment.errors.Refused when a
     policy is not valid.
     """
+    return {
+        name: function(policy, account_id, region, mode)
+        for name, policy in policies.policies(folder).items()
+        if policy["mode"]["type"] == "guard-duty"
+    }
+
+
+def function(policy: dict, account_id: str, region: str, mode: str = autonomy.CONTAIN) -> Expected:
+    """The same of one policy, by its data, which is not validated. It has no code: to build an
+    archive takes longer than all else, and Custodian leaves each in a file."""
     said = {
         autonomy.OPTION: mode,
         central.OPTION: central.NONE,
         provision.BRAKE: provision.BRAKE_OF_POLICY,
     }
     target = Target({"account_id": account_id, "name": account_id}, region)
-    session = boto3.Session(region_name=region, **NOBODY)
-    return {
-        name: expected(target, session, policy, said)
-        for name, policy in policies.policies(folder).items()
-        if policy["mode"]["type"] == "guard-duty"
-    }
+    with (
+        mock.patch.object(archive, "compiled_archive", return_value=None),
+        mock.patch.object(mu, "custodian_archive", return_value=None),
+    ):
+        return expected(target, session(region), policy, said)
+
+
+@functools.cache
+def session(region: str) -> boto3.Session:
+    """One that is nobody's."""
+    return boto3.Session(region_name=region, **NOBODY)

@@ -1,7 +1,8 @@
-"""Each policy against the findings in its folder, through the rule and the function as deployed.
+"""Each policy for findings against the findings of tests/, and a few through the deployed function.
 
 A folder of tests/ has a policy's name; in it `positive` findings are acted on, `negative` and
-`sample` ones are not (finding-notify mails samples, marked as such).
+`sample` ones are not (finding-notify mails samples, marked as such). What the rule and the filters
+decide is worked out for all of them; what only a run can show is played.
 """
 
 import copy
@@ -9,102 +10,36 @@ import json
 from pathlib import Path
 
 import pytest
+from pack import ACCOUNT
 
 from custom_actions.finding_file import read_finding
+from deployment import policies
+from review.coverage import functions_of, of_folder
+from review.decision import decide
+from review.findings import disagreements, findings, strangers, surprises
 
 TESTS = Path(__file__).parent
+POLICIES = of_folder(policies.FOLDER)
+each_policy = pytest.mark.parametrize("policy", POLICIES)
 
 
-def findings(policy, *kinds):
-    return [
-        pytest.param(path, id=f"{kind}/{path.stem}")
-        for kind in kinds
-        for path in sorted((TESTS / policy / kind).glob("*.json"))
-    ]
+def none(sentences):
+    if said := "\n".join(sentences):
+        pytest.fail(said, pytrace=False)
 
 
-class Played:
-    """A finding that went through the bus: its instance before and after, and the messages."""
-
-    def __init__(self, scene, pack, event):
-        self.scene = scene
-        details = event["detail"]["resource"].get("instanceDetails") or {}
-        interfaces = [scene.groups[:1] for _ in details.get("networkInterfaces") or [None]]
-        self.instance, self.neighbour = scene.instance(*interfaces), scene.instance()
-        if details and details["instanceId"] != "i-99999999":
-            details["instanceId"] = self.instance
-        self.before = self.shown()
-        pack.deliver(event)
-        self.messages = pack.messages()
-
-    def shown(self):
-        return [
-            (self.scene.interfaces(instance), self.scene.tags(instance))
-            for instance in (self.instance, self.neighbour)
-        ]
-
-    @property
-    def nothing_changed(self):
-        return self.shown() == self.before
-
-    @property
-    def isolated(self):
-        """The instance is, the neighbour is as it was."""
-        return self.scene.is_isolated(self.instance) and self.shown()[1] == self.before[1]
+@each_policy
+def test_a_policy_acts_on_what_its_folders_promise_and_on_nothing_else(policy):
+    none(surprises(TESTS, policy, functions_of(POLICIES[policy])))
 
 
-@pytest.fixture
-def play(scene, pack):
-    return lambda event: Played(scene, pack, copy.deepcopy(event))
+@each_policy
+def test_a_rule_and_the_filters_behind_it_ask_the_same(policy):
+    none(disagreements(policy, findings(TESTS), functions_of(POLICIES[policy])))
 
 
-def of(policy, messages):
-    return [message for message in messages if message["policy"]["name"] == policy]
-
-
-@pytest.mark.parametrize("path", findings("ec2-isolate", "positive"))
-def test_ec2_isolate_isolates(path, play):
-    played = play(read_finding(path))
-
-    assert played.isolated
-    (message,) = of("ec2-isolate", played.messages)
-    assert message["event"]["c7n:notice"]["isolated"]
-
-
-@pytest.mark.parametrize("path", findings("ec2-isolate", "negative", "sample"))
-def test_ec2_isolate_changes_nothing(path, play, pack):
-    played = play(read_finding(path))
-
-    assert played.nothing_changed
-    assert of("ec2-isolate", played.messages) == []
-    assert all(i.error is None for i in pack.cloud.invocations)
-    assert pack.dead_letters() == []
-
-
-@pytest.mark.parametrize("path", findings("finding-notify", "positive"))
-def test_finding_notify_tells(path, play):
-    messages = play(read_finding(path)).messages
-
-    (message,) = of("finding-notify", messages)
-    notice = message["event"]["c7n:notice"]
-    assert notice["headline"].startswith("GuardDuty Finding | ID: ")
-    assert not notice["sample"]
-
-
-@pytest.mark.parametrize("path", findings("finding-notify", "sample"))
-def test_finding_notify_marks_a_sample(path, play):
-    messages = play(read_finding(path)).messages
-
-    (message,) = of("finding-notify", messages)
-    notice = message["event"]["c7n:notice"]
-    assert notice["headline"].startswith("[SAMPLE] GuardDuty Finding | ID: ") and notice["sample"]
-
-
-@pytest.mark.parametrize("path", findings("finding-notify", "negative"))
-def test_finding_notify_is_silent(path, play):
-    messages = play(read_finding(path)).messages
-
-    assert of("finding-notify", messages) == []
+def test_something_is_expected_of_every_finding():
+    none(strangers(TESTS, POLICIES))
 
 
 # Every marking of a sample or an archived finding on one that would isolate; and what is none
@@ -148,53 +83,25 @@ FOR_ISOLATION = {
 }
 
 
-def says_sample(played):
-    """Whether the finding mail says so; if it does not, a person expects a remediation mail."""
-    (message,) = of("finding-notify", played.messages)
-    notice = message["event"]["c7n:notice"]
-    assert notice["headline"].startswith("[SAMPLE] ") is notice["sample"]
-    return notice["sample"]
+def expect(event, acts, why=None, policy="ec2-isolate"):
+    """What a policy decides about a finding; why: words of the reason why it does not act."""
+    decision = decide(functions_of(POLICIES[policy])(event), event)
+    said = decision.reason or "; ".join(map(str, decision.unmatched)) or "it acts"
+    if decision.acts is not acts or (why and why not in said):
+        wanted = "acts on it" if acts else f"leaves it alone: {why}"
+        pytest.fail(f"A person expects that {policy} {wanted}. It says: {said}", pytrace=False)
 
 
 @pytest.mark.parametrize("name", NOT_FOR_ISOLATION)
-def test_a_marked_finding_never_isolates(name, play, pack):
-    played = play(NOT_FOR_ISOLATION[name])
-
-    assert played.nothing_changed
-    assert of("ec2-isolate", played.messages) == []
-    (invocation,) = (i for i in pack.cloud.invocations if "isolate" in i.function_name)
-    assert f"left out: it is {'a sample' if name in SAMPLES else 'archived'}" in invocation.log
-    assert says_sample(played) is (name in SAMPLES)
+def test_a_marked_finding_never_isolates(name):
+    why = "it is a sample" if name in SAMPLES else "it is archived"
+    expect(NOT_FOR_ISOLATION[name], False, why)
+    expect(NOT_FOR_ISOLATION[name], True, policy="finding-notify")
 
 
 @pytest.mark.parametrize("name", FOR_ISOLATION)
-def test_what_only_looks_like_a_mark_isolates(name, play):
-    played = play(FOR_ISOLATION[name])
-
-    assert played.isolated
-    assert not says_sample(played)
-
-
-@pytest.mark.parametrize(
-    "finding_type, isolates",
-    {
-        "UnauthorizedAccess:EC2/TorClient": True,
-        "UnauthorizedAccess:EC2/TorRelay": True,
-        "Backdoor:EC2/C&CActivity.B!DNS": True,
-        "Backdoor:EC2/DenialOfService.Tcp": True,
-        "CryptoCurrency:EC2/BitcoinTool.B": True,
-        "Trojan:EC2/DropPoint": True,
-        "Trojan:EC2/DNSDataExfiltration": True,
-        "Recon:EC2/Portscan": True,
-        "Impact:EC2/PortSweep": True,
-        "Recon:EC2/PortProbeEMRUnprotectedPort": False,
-        "Behavior:EC2/NetworkPortUnusual": False,
-        "DefenseEvasion:EC2/UnusualDNSResolver": False,
-        "Policy:S3/BucketPublicAccessGranted": False,
-    }.items(),
-)
-def test_the_type_decides(finding_type, isolates, play):
-    assert play(marked(detail={"type": finding_type})).isolated is isolates
+def test_what_only_looks_like_a_mark_isolates(name):
+    expect(FOR_ISOLATION[name], True)
 
 
 @pytest.mark.parametrize(
@@ -206,10 +113,10 @@ def test_the_type_decides(finding_type, isolates, play):
     ],
 )
 @pytest.mark.parametrize("role, isolates", [("ACTOR", True), ("TARGET", False), (None, False)])
-def test_the_role_decides_for_brute_force(finding_type, role, isolates, play):
+def test_the_role_decides_for_brute_force(finding_type, role, isolates):
     event = marked(detail={"type": finding_type}, service={"resourceRole": role})
 
-    assert play(event).isolated is isolates
+    expect(event, isolates, None if isolates else "is not the one that acts")
 
 
 @pytest.mark.parametrize(
@@ -223,25 +130,100 @@ def test_the_role_decides_for_brute_force(finding_type, role, isolates, play):
         (None, "TARGET", True),
     ],
 )
-def test_an_address_that_merely_knocks_takes_no_server_down(direction, role, isolates, play, pack):
+def test_an_address_that_merely_knocks_takes_no_server_down(direction, role, isolates):
     event = marked(service={"resourceRole": role})
     connection = event["detail"]["service"]["action"]["networkConnectionAction"]
     connection["connectionDirection"] = direction
 
+    expect(event, isolates, None if isolates else "began the connection, the instance did not")
+
+
+# Played: the rule on the bus, the function as it is deployed, the instance, the messages
+
+
+class Played:
+    """A finding that went through the bus: its instance before and after, and the messages."""
+
+    def __init__(self, scene, pack, event):
+        self.scene = scene
+        details = event["detail"]["resource"].get("instanceDetails") or {}
+        interfaces = [scene.groups[:1] for _ in details.get("networkInterfaces") or [None]]
+        self.instance, self.neighbour = scene.instance(*interfaces), scene.instance()
+        if details and details["instanceId"] != "i-99999999":
+            details["instanceId"] = self.instance
+        self.before = self.shown()
+        pack.deliver(event)
+        self.messages = pack.messages()
+
+    def shown(self):
+        return [
+            (self.scene.interfaces(instance), self.scene.tags(instance))
+            for instance in (self.instance, self.neighbour)
+        ]
+
+    @property
+    def nothing_changed(self):
+        return self.shown() == self.before
+
+    @property
+    def isolated(self):
+        """The instance is, the neighbour is as it was."""
+        return self.scene.is_isolated(self.instance) and self.shown()[1] == self.before[1]
+
+
+@pytest.fixture
+def play(scene, pack):
+    return lambda event: Played(scene, pack, copy.deepcopy(event))
+
+
+ISOLATED = [
+    "bare-ec2-malicious-ip-caller",  # as get-findings prints it
+    "ec2-malicious-ip-caller-multi-eni",
+    "ec2-dns-crypto",  # of no address
+]
+
+
+@pytest.mark.parametrize("name", ISOLATED)
+def test_what_is_decided_is_done(name, play):
+    played = play(read_finding(TESTS / "ec2-isolate" / "positive" / f"{name}.json"))
+
+    assert played.isolated
+    mails = {message["policy"]["name"]: message["event"] for message in played.messages}
+    assert len(mails) == len(played.messages) == 2
+    assert mails["ec2-isolate"]["c7n:notice"]["isolated"]
+    told = mails["finding-notify"]["c7n:notice"]
+    assert told["headline"].startswith("GuardDuty Finding | ID: ") and not told["sample"]
+
+
+LEFT_ALONE = {
+    "ec2-malicious-ip-caller-sample": "it is a sample",
+    "ec2-malicious-ip-caller-archived": "it is archived",
+    "ec2-malicious-ip-caller-inbound": "began the connection, the instance did not",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_what_a_filter_stops_changes_nothing_and_is_mailed(name, play, pack):
+    played = play(read_finding(TESTS / "findings" / f"{name}.json"))
+
+    assert played.nothing_changed
+    (invocation,) = (i for i in pack.cloud.invocations if "isolate" in i.function_name)
+    assert "left out: " in invocation.log and LEFT_ALONE[name] in invocation.log
+    (message,) = played.messages
+    told = message["event"]["c7n:notice"]
+    assert message["policy"]["name"] == "finding-notify"
+    assert told["headline"].startswith("[SAMPLE] GuardDuty Finding | ID: ") is told["sample"]
+    assert told["sample"] is name.endswith("-sample")
+
+
+@pytest.mark.parametrize("name", ["ec2-port-probe", "ec2-malicious-ip-caller-of-a-member"])
+def test_what_a_rule_does_not_match_starts_no_function(name, play, pack):
+    """The second one on the bus of this account, as if it were GuardDuty's administrator's."""
+    event = read_finding(TESTS / "findings" / f"{name}.json")
+    if event["account"] != event["detail"]["accountId"]:
+        event["account"], event["detail"]["accountId"] = ACCOUNT, event["account"]
+
     played = play(event)
 
-    assert played.isolated is isolates
-    if not isolates:
-        assert played.nothing_changed
-        assert [m["policy"]["name"] for m in played.messages] == ["finding-notify"]
-        (invocation,) = (i for i in pack.cloud.invocations if "isolate" in i.function_name)
-        assert "began the connection, the instance did not" in invocation.log
-
-
-def test_only_what_goes_either_way_is_decided_by_the_direction(play):
-    """A relay of the Tor network takes connections of other relays: that is what it is for."""
-    event = marked(detail={"type": "UnauthorizedAccess:EC2/TorRelay"})
-    connection = event["detail"]["service"]["action"]["networkConnectionAction"]
-    connection["connectionDirection"] = "INBOUND"
-
-    assert play(event).isolated
+    assert played.nothing_changed
+    assert not played.messages and not pack.cloud.invocations and not pack.dead_letters()

@@ -1,0 +1,87 @@
+"""What policies say twice, and what no run of them shows.
+
+Found by `make mutate`: each is a break that no other test noticed. Messages say what to do.
+"""
+
+import re
+
+import pytest
+
+from deployment.targets import ROOT
+from review.mutate import sources
+
+POLICIES = {name: source.data for name, source in sources(ROOT / "policies").items()}
+GUARDS = [n for n, p in POLICIES.items() if p.get("mode", {}).get("type") == "cloudtrail"]
+ISOLATING = ("ec2-isolate", "ec2-isolate-by-hand", "isolation-guard")
+# CloudTrail spells Lambda's calls with the version of the API behind them.
+VERSION = re.compile(r"\d{8}(v\d+)?$")
+
+
+def steps(policy):
+    """The steps of a policy: {name: options}."""
+    whole = [{"type": a} if isinstance(a, str) else a for a in POLICIES[policy]["actions"]]
+    return {action["type"]: action for action in whole}
+
+
+def mail(policy):
+    return next((o for name, o in steps(policy).items() if name.startswith("notify")), None)
+
+
+@pytest.mark.parametrize("policy", [name for name in POLICIES if mail(name)])
+def test_a_mail_has_a_template_and_everybody_who_should_get_it(policy):
+    template = ROOT / "mailer" / "templates" / f"{mail(policy).get('template')}.j2"
+    assert template.exists(), f"{policy}: name a template of mailer/templates for its mail"
+    # the owner too, but of what is nobody's in particular: the forensic group, GuardDuty, the pack
+    owner = [] if policy in GUARDS and policy != "isolation-guard" else ["resource-owner"]
+    assert mail(policy)["to"] == [*owner, "account-emails"], (
+        f"{policy}: account-emails are told of everything, resource-owner of what is theirs"
+    )
+
+
+def test_the_stock_mailer_gets_the_subject_that_the_headline_is():
+    names = [*steps("finding-notify")]
+    assert names == ["finding-headline", "notify"], "the mail has no first line without the other"
+    assert mail("finding-notify").get("subject") == '{{ event["c7n:notice"].headline }}'
+
+
+@pytest.mark.parametrize("option", ["forensic-group", "exempt-tag"])
+def test_whoever_isolates_means_the_same_group_and_spares_the_same_instances(option):
+    said = {policy: steps(policy)["isolate-instance"].get(option) for policy in ISOLATING}
+    assert None not in said.values() and len(set(said.values())) == 1, (
+        f"{option} of isolate-instance differs: {said}"
+    )
+
+
+def test_what_is_kept_free_for_a_function_is_put_back_as_it_was():
+    kept = {
+        f"custodian-{name}": policy["mode"]["concurrency"]
+        for name, policy in POLICIES.items()
+        if "concurrency" in policy.get("mode", {})
+    }
+    assert steps("response-guard")["restore-response"].get("reserved") == kept, (
+        "`reserved` of response-guard is the `concurrency` of the policies"
+    )
+    assert "custodian-ec2-isolate" in kept, "ec2-isolate can be starved: give it a concurrency"
+
+
+def events(policy):
+    return {VERSION.sub("", event["event"]) for event in POLICIES[policy]["mode"]["events"]}
+
+
+def named_calls(filters):
+    """The calls that filters ask for by name."""
+    for one in filters:
+        if not isinstance(one, dict):
+            continue
+        for block in ("or", "and", "not"):
+            yield from named_calls(one.get(block, ()))
+        if one.get("key") == "detail.eventName":
+            value = one["value"]
+            yield from value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("policy", GUARDS)
+def test_a_guard_is_started_by_every_call_that_it_names(policy):
+    told = {*steps(policy).get("explain-call", {}).get("calls", ())}
+    missing = (told | {*named_calls(POLICIES[policy]["filters"])}) - events(policy)
+    assert not missing, f"{policy}: {', '.join(sorted(missing))} never starts it: see its events"
