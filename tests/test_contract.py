@@ -20,7 +20,7 @@ from c7n.manager import resources as registry
 from c7n.resources import load_resources
 
 import custom_actions
-from custom_actions.builtin import BuiltIn
+from custom_actions.builtin import BuiltIn, Telling
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
 from mailer.config import RUNTIME
@@ -164,7 +164,7 @@ def test_every_action_and_filter_of_the_package_is_registered():
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, Action | Filter) and cls.__module__ == module.__name__
     }
-    bases = {ResponseAction, Step, Revert, Revocation, BuiltIn}
+    bases = {ResponseAction, Step, Revert, Revocation, BuiltIn, Telling}
     assert classes - bases == {*ACTIONS.values(), *FILTERS.values()}
 
 
