@@ -89,6 +89,12 @@ hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hu
 permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
 	$(BIN)/python -m infra.permissions > docs/permissions.md
 
+new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=<finding type>] [RESOURCE=ec2|iam-user|account]
+	@$(BIN)/python -m review new-policy --name "$(NAME)" $(if $(TYPE),--type "$(TYPE)") $(if $(RESOURCE),--resource "$(RESOURCE)")
+
+new-step: $(INSTALLED) need-NAME ## Make a response step with its revert and tests; NAME=...
+	@$(BIN)/python -m review new-step --name "$(NAME)"
+
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py
 
@@ -210,4 +216,4 @@ need-%:
 clean: ## Remove what install, demo and runs have made
 	rm -rf $(VENV) output
 
-.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean
+.PHONY: help install lint validate test demo benchmark benchmark-org hammer permissions new-policy new-step record infra infra-org stackset accounts dryrun deploy deploy-org isolate revoke-sessions empty-forensic-group release restore-sessions plan undeploy plan-org undeploy-org status status-org isolated isolated-org dlq dlq-org probe probe-org mail-test deactivate-key reactivate-key deploy-mailer mail mail-dlq check-INSTANCE check-FINDING clean

@@ -42,9 +42,9 @@ class Telling(BuiltIn):
     """One that only tells: it runs in observe and ask too, and for a resource that is left alone.
 
     It gets all resources at once, as Custodian gives them, and leaves an outcome only where it
-    raises: a failed one, so that a topic that is gone costs neither a step nor the mail, and the run
-    still fails at its end. Custodian's webhook raises nothing where nobody answers: that stands in
-    the log alone.
+    raises: a failed one, so that a topic that is gone costs neither a step nor the mail, and the
+    run still fails at its end. Custodian's webhook raises nothing where nobody answers: that stands
+    in the log alone.
     """
 
     def process(self, resources, event=None):
