@@ -55,7 +55,8 @@ def pack_elements(part):
 
 ACTIONS = pack_elements("action_registry")
 FILTERS = pack_elements("filter_registry")
-TESTS = [p for p in (ROOT / "tests").rglob("test_*.py") if p != Path(__file__)]
+TESTS = [p for p in (ROOT / "tests").rglob("test_*.py") if not p.stem.startswith("test_contract")]
+STAGES = ROOT / "tests" / "conformance" / "stages.py"
 # The boto3 clients of an IAM service prefix that is not a client's name itself.
 CLIENTS = {"elasticloadbalancing": ("elb", "elbv2")}
 RESOURCE = {
@@ -184,7 +185,7 @@ def test_every_action_and_filter_of_the_package_is_registered():
 def test_a_step_is_tried_and_can_be_undone(resource, name):
     """tests/conformance plays what stages.py has, and says where the two differ."""
     action, module = ACTIONS[resource, name], name.replace("-", "_")
-    stages = (ROOT / "tests" / "conformance" / "stages.py").read_text()
+    stages = STAGES.read_text()
     assert f'"{name}"' in stages, (
         f"step {name}: add a stage, what it acts on, to tests/conformance/stages.py, so that all "
         "that a step promises is tried"
