@@ -377,6 +377,6 @@ def test_iam_takes_the_policies_of_people():
     for name, policy in shipped.resources("operators.yml").items():
         document = policy["Properties"]["PolicyDocument"]
         assert len(json.dumps(document, separators=(",", ":"))) < 6144 - 400, (
-            f"{name} of infra/operators.yml is as long as IAM takes: move some of its statements into "
-            "another managed policy"
+            f"{name} of infra/operators.yml is as long as IAM takes: move some of its statements "
+            "into another managed policy"
         )
