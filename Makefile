@@ -91,6 +91,7 @@ permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, a
 
 new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=<finding type>] [RESOURCE=ec2|iam-user|account]
 	@$(BIN)/python -m review new-policy --name "$(NAME)" $(if $(TYPE),--type "$(TYPE)") $(if $(RESOURCE),--resource "$(RESOURCE)")
+	@$(BIN)/python -m infra.permissions > docs/permissions.md
 
 new-step: $(INSTALLED) need-NAME ## Make a response step with its revert and tests; NAME=...
 	@$(BIN)/python -m review new-step --name "$(NAME)"

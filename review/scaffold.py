@@ -208,7 +208,7 @@ def new_policy(name, finding_type, resource, root):
         for prefix in ("guardduty-response-", "guardduty-response-member-"):
             tree.beside(f"policies/{guard}.yml", prefix + kind.like, prefix + name)
     mail(tree, name, finding_type)
-    done(tree, f"make permissions, then .venv/bin/pytest {test} tests/test_contract.py.")
+    done(tree, f".venv/bin/pytest {test} tests/test_contract.py, then CONTRIBUTING.md.")
 
 
 def add_findings(tree, name, finding_type, kind):
