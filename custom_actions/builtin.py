@@ -7,9 +7,9 @@ step, which decides whether it runs and reports what became of it.
 
 from c7n.actions import EventAction
 
-from custom_actions.response import FailUnlessComplete, ResponseAction
+from custom_actions.response import OUTCOMES, FailUnlessComplete, ResponseAction, readable
 
-# They change nothing of the resource. post-finding does: it tags it.
+# They change nothing of the resource, so they tell in every mode. post-finding does: it tags it.
 TELLING = frozenset({"notify", "webhook", "put-metric", "post-item"})
 
 
@@ -38,21 +38,42 @@ class BuiltIn(ResponseAction):
         return self.outcome("done", f"Custodian's {self.type} ran; the log has what it did.")
 
 
+class Telling(BuiltIn):
+    """One that only tells: it runs in observe and ask too, and for a resource that is left alone.
+
+    It gets all resources at once, as Custodian gives them, and leaves an outcome only where it
+    raises: a failed one, so that a topic that is gone costs neither a step nor the mail, and the
+    run still fails at its end. Custodian's webhook raises nothing where nobody answers: that stands
+    in the log alone.
+    """
+
+    def process(self, resources, event=None):
+        events = (event,) if isinstance(self.action, EventAction) else ()
+        try:
+            self.action.process(resources, *events)
+        except Exception as error:  # noqa: BLE001 - what tells must not stop what acts
+            self.log.exception("policy:%s %s failed", self.policy_name, self.type)
+            for resource in resources:
+                resource.setdefault(OUTCOMES, []).append(self.failed(readable(error)))
+
+
 def hold(manager):
     """Have the built-in actions of a policy held as steps; manager: its resource manager.
 
     Where the policy does not end in `fail-unless-complete`, one is added: what such an action
     raised was a failed run, and stays one.
     """
-    held = [action if is_as_it_is(action) else BuiltIn(action) for action in manager.actions]
+    held = [held_by(action) for action in manager.actions]
     if held != manager.actions and not isinstance(held[-1], FailUnlessComplete):
         held.append(FailUnlessComplete({"type": FailUnlessComplete.type}, manager))
     manager.actions = held
 
 
-def is_as_it_is(action):
-    """Whether it is one of the pack, which decides for itself, or only tells."""
-    return type(action).__module__.startswith("custom_actions.") or called(action) in TELLING
+def held_by(action):
+    """What runs in place of an action; one of the pack decides for itself."""
+    if type(action).__module__.startswith("custom_actions."):
+        return action
+    return (Telling if called(action) in TELLING else BuiltIn)(action)
 
 
 def called(action):

@@ -1,6 +1,7 @@
 """What a deploy does besides Custodian: version and autonomy of each function, the accounts that it
-acts in, its brake; that nothing is lost between EventBridge and the function, that nothing is left
-of what somebody else has set on either, and that versions of functions do not pile up.
+acts in, its brake; that it brings the pack along, that nothing is lost between EventBridge and the
+function, that nothing is left of what somebody else has set on either, and that versions of
+functions do not pile up.
 
 Importing this module makes Custodian's Lambda modes do it; `custom_actions.__main__` does, and
 nothing that runs in a function.
@@ -46,6 +47,7 @@ BRAKE_UNSET = "{max-per-hour}"  # the variable, where nobody has given it a valu
 BRAKE_OF_POLICY = "policy"
 
 custodian_provision = LambdaMode.provision
+custodian_validate = LambdaMode.validate
 custodian_publish = LambdaManager.publish
 custodian_reserve = LambdaManager._update_concurrency
 custodian_add_rule = CloudWatchEventSource.add
@@ -58,6 +60,40 @@ custodian_payload = CloudWatchEventSource.resolve_cloudtrail_payload
 VERSIONS, LATEST = 2, "$LATEST"
 
 WAIT, TRIES = 5, 7  # seconds; calls
+
+
+HANDLER = "custom_actions.handler.run"
+
+
+def validate(mode):
+    """Custodian's validation, and that a policy with anything of the pack brings the pack along.
+
+    Raises PolicyValidationError, which says what to add.
+    """
+    custodian_validate(mode)
+    manager, name, said = mode.policy.resource_manager, mode.policy.name, mode.policy.data["mode"]
+    elements = [*manager.actions, *manager.iter_filters()]
+    if not any(type(e).__module__.startswith("custom_actions.") for e in elements):
+        return
+    for there, line, why in (
+        (
+            said.get("role"),
+            f"role: guardduty-response-{name}",
+            "Lambda runs no function without one, and each has its own in infra/account.yml",
+        ),
+        (
+            "custom_actions" in said.get("packages", ()),
+            "packages: [custom_actions]",
+            "without it the function has none of the pack's actions and filters",
+        ),
+        (
+            said.get("handler") == HANDLER,
+            f"handler: {HANDLER}",
+            "Custodian's own takes a resource that is not there for a success",
+        ),
+    ):
+        if not there:
+            raise PolicyValidationError(f"policy {name}: add `{line}` to its mode: {why}")
 
 
 def provision(mode):
@@ -360,6 +396,7 @@ def deployed_tags(policy):
 
 
 LambdaMode.provision = provision
+LambdaMode.validate = validate
 PolicyLambda.get_config = config
 CloudWatchEventSource.add = add_rule
 CloudWatchEventSource.resolve_cloudtrail_payload = payload

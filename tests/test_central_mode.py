@@ -29,10 +29,11 @@ ROOT = Path(__file__).parent.parent
 ADMINISTRATOR, FIRST, SECOND = "111122223333", "444455556666", "777788889999"
 REGION = "us-west-2"
 FUNCTION = "lambda:SourceFunctionArn"
+# of the policies that change something in an account whose finding it is
 ROLES = {
-    "Ec2Isolate": "ec2-isolate",
-    "IamRoleRevokeSessions": "iam-role-revoke-sessions",
-    "IamUserDeactivateAccessKey": "iam-user-deactivate-access-key",
+    "".join(word.capitalize() for word in name.split("-")): name
+    for name, policy in permissions.load().items()
+    if policy.execution_mode == "guard-duty" and name != "finding-notify"
 }
 ROLE = "guardduty-response-member"
 POLICIES = [
@@ -443,7 +444,9 @@ def test_a_member_role_that_is_no_name_is_refused(name):
 def document(template, name):
     properties = permissions.resources(template)[name]["Properties"]
     documents = [p["PolicyDocument"] for p in properties.get("Policies", ())]
-    return documents[0] if documents else properties["PolicyDocument"]
+    if documents or "ManagedPolicyArns" in properties:
+        return documents[0] if documents else {"Statement": []}
+    return properties["PolicyDocument"]
 
 
 @pytest.mark.parametrize("name", ["ForensicGroup", "Isolate", "Keep", *ROLES, "TransitionGroup"])
@@ -453,6 +456,8 @@ def test_a_role_in_a_member_may_what_the_function_may_in_its_own_account(name):
         s._replace(condition={k: v for k, v in s.condition.items() if FUNCTION not in v})
         for s in permissions.statements(document("account.yml", name))
     ]
+    there = permissions.resources("member-role.yml")
+    assert name in there, f"add the role {name} of infra/account.yml to infra/member-role.yml"
     assert permissions.statements(document("member-role.yml", name)) == own
     if name in ROLES:
         here, there = (
@@ -483,15 +488,24 @@ def test_a_role_trusts_one_role_and_that_one_function_may_take_it(name, policy):
     }
 
 
-def test_the_guards_know_the_roles():
+@pytest.mark.parametrize(
+    "guard, step",
+    [
+        ("isolation-guard", "isolate-instance"),
+        ("forensic-group-guard", "isolate-instance"),
+        ("response-guard", "revoke-role-sessions"),
+    ],
+)
+def test_the_guards_know_the_roles(guard, step):
     """They leave what the response does alone: else they would mail each isolation."""
-    for guard, policies in (
-        ("isolation-guard", ["ec2-isolate"]),
-        ("forensic-group-guard", ["ec2-isolate"]),
-        ("response-guard", ["ec2-isolate", "iam-role-revoke-sessions"]),
-    ):
-        text = (ROOT / f"policies/{guard}.yml").read_text()
-        assert all(f"- {ROLE}-{policy}\n" in text for policy in policies)
+    text = (ROOT / f"policies/{guard}.yml").read_text()
+    for policy in ROLES.values():
+        if step in (a.type for a in permissions.load()[policy].resource_manager.actions):
+            for role in (f"guardduty-response-{policy}", f"{ROLE}-{policy}"):
+                assert f"- {role}\n" in text, (
+                    f"policy {policy}: add its role {role} to those that policies/{guard}.yml "
+                    f"leaves alone, or the guard mails, and undoes, each {step}"
+                )
 
 
 # Sessions

@@ -1,7 +1,9 @@
 """What holds for every policy and every action of the pack, whatever it does."""
 
+import functools
 import importlib
 import inspect
+import itertools
 import pkgutil
 import re
 import subprocess
@@ -14,13 +16,16 @@ import pytest
 import yaml
 from c7n.actions import Action
 from c7n.config import Config
+from c7n.exceptions import PolicyValidationError
 from c7n.filters import Filter
 from c7n.loader import PolicyLoader
 from c7n.manager import resources as registry
 from c7n.resources import load_resources
 
 import custom_actions
-from custom_actions.builtin import BuiltIn
+from custom_actions import provision
+from custom_actions.builtin import TELLING, BuiltIn, Telling
+from custom_actions.finding import is_among
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
 from mailer.config import RUNTIME
@@ -50,6 +55,8 @@ def pack_elements(part):
 
 ACTIONS = pack_elements("action_registry")
 FILTERS = pack_elements("filter_registry")
+TESTS = [p for p in (ROOT / "tests").rglob("test_*.py") if not p.stem.startswith("test_contract")]
+STAGES = ROOT / "tests" / "conformance" / "stages.py"
 # The boto3 clients of an IAM service prefix that is not a client's name itself.
 CLIENTS = {"elasticloadbalancing": ("elb", "elbv2")}
 RESOURCE = {
@@ -67,6 +74,9 @@ each_element = pytest.mark.parametrize(
     ],
 )
 each_policy = pytest.mark.parametrize("path, policy", POLICIES)
+BY_NAME = {policy["name"]: policy for _, policy in (param.values for param in POLICIES)}
+# What the finding mail says of a type that stands in no other list, and that of the others.
+FINDING_MAIL = (ROOT / "mailer" / "templates" / "_parts.html.j2").read_text()
 
 
 def is_for_findings(policy):
@@ -126,17 +136,18 @@ for kind in {KINDS}:
     assert not ours & taken
 
 
+@functools.cache
+def operations_of(client):
+    return boto3.client(client, "us-east-1").meta.service_model.operation_names
+
+
 @each_action
 def test_action_names_real_permissions(resource, name):
     action = ACTIONS[resource, name]
     for permission in action.permissions:
         service, _, operation = permission.partition(":")
-        operations = {
-            known
-            for client in CLIENTS.get(service, [service])
-            for known in boto3.client(client, "us-east-1").meta.service_model.operation_names
-        }
-        assert operation in operations, permission
+        known = [operations_of(client) for client in CLIENTS.get(service, [service])]
+        assert operation in itertools.chain(*known), permission
 
 
 @each_element
@@ -164,8 +175,32 @@ def test_every_action_and_filter_of_the_package_is_registered():
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, Action | Filter) and cls.__module__ == module.__name__
     }
-    bases = {ResponseAction, Step, Revert, Revocation, BuiltIn}
+    bases = {ResponseAction, Step, Revert, Revocation, BuiltIn, Telling}
     assert classes - bases == {*ACTIONS.values(), *FILTERS.values()}
+
+
+@pytest.mark.parametrize(
+    "resource, name", [key for key, action in sorted(ACTIONS.items()) if issubclass(action, Step)]
+)
+def test_a_step_is_tried_and_can_be_undone(resource, name):
+    """tests/conformance plays what stages.py has, and says where the two differ."""
+    action, module = ACTIONS[resource, name], name.replace("-", "_")
+    stages = STAGES.read_text()
+    assert f'"{name}"' in stages, (
+        f"step {name}: add a stage, what it acts on, to tests/conformance/stages.py, so that all "
+        "that a step promises is tried"
+    )
+    assert any(name in path.read_text() or module in path.stem for path in TESTS), (
+        f"step {name}: add a test of what it alone does, such as tests/conformance/test_{module}.py"
+    )
+    assert (
+        issubclass(action, Revert)
+        or re.search(rf'step, revert = "{name}", "', stages)
+        or "There is no revert" in " ".join(inspect.getdoc(action).split())
+    ), (
+        f"step {name}: add its revert beside it and name that in its stage in tests/conformance/"
+        "stages.py, or say in its docstring `There is no revert: ` and why"
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,31 +213,51 @@ def test_no_step_imports_another(path):
 
 @each_policy
 def test_policy_is_named_after_its_file(path, policy):
-    assert policy["name"] == path.stem
+    assert policy["name"] == path.stem, (
+        f"policy {policy['name']}: call its file so, not {path.name}"
+    )
 
 
 @each_policy
 def test_policy_says_what_it_is(path, policy):
-    assert 0 < len(policy["description"]) <= 256
-    metadata = policy["metadata"]
-    assert metadata["title"]
-    assert metadata["severity"] in ("low", "medium", "high", "critical")
-    assert all(re.fullmatch(r"T\d{4}(\.\d{3})?", t) for t in metadata["mitre-attack"])
-    page, _, anchor = metadata["runbook"].partition("#")
-    assert anchor, "lead to a section of the runbook"
+    who, metadata = f"policy {policy['name']}: add to", policy.get("metadata", {})
+    assert 0 < len(policy.get("description", "")) <= 256, (
+        f"{who} it a description of at most 256 characters"
+    )
+    assert metadata.get("title"), f"{who} its metadata a title"
+    assert metadata.get("severity") in ("low", "medium", "high", "critical"), (
+        f"{who} its metadata a severity: low, medium, high or critical"
+    )
+    techniques = metadata.get("mitre-attack", [""])
+    assert all(re.fullmatch(r"T\d{4}(\.\d{3})?", technique) for technique in techniques), (
+        f"{who} its metadata `mitre-attack`, a list of techniques such as T1071, [] for none"
+    )
+    page, _, anchor = metadata.get("runbook", "").partition("#")
+    assert anchor, f"{who} its metadata `runbook: docs/runbook.md#<section>`, where its mails lead"
     headings = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
-    assert anchor in anchors, f"{metadata['runbook']} leads nowhere"
+    assert anchor in anchors, (
+        f"{who} {page} the section `{anchor}` that its metadata names: what its mail means, what "
+        "to do then, how to undo it"
+    )
 
 
 @each_policy
 def test_policy_has_a_folder_of_findings(path, policy):
-    folder = ROOT / "tests" / policy["name"]
-    if is_for_findings(policy):
-        for kind in ("positive", "negative", "sample"):
-            assert list((folder / kind).glob("*.json")), f"{folder / kind} has no finding"
-    else:
-        assert list(folder.glob("test_*.py"))
+    folder, name = Path("tests") / policy["name"], policy["name"].replace("-", "_")
+    if not is_for_findings(policy):
+        assert list((ROOT / folder).glob("test_*.py")), (
+            f"policy {policy['name']}: add a test that plays it, {folder}/test_{name}.py"
+        )
+        return
+    for kind, which in (
+        ("positive", "that it acts on"),
+        ("negative", "that it leaves alone, though somebody might expect it to act"),
+        ("sample", "as GuardDuty makes them on request"),
+    ):
+        assert list((ROOT / folder / kind).glob("*.json")), (
+            f"policy {policy['name']}: add a finding {which} to {folder / kind}"
+        )
 
 
 @each_policy
@@ -220,12 +275,128 @@ def test_policy_that_runs_in_lambda_brings_the_pack_along(path, policy):
     mode = policy.get("mode")
     if mode is None:
         return
-    assert mode["packages"] == ["custom_actions"]
-    assert mode["handler"] == "custom_actions.handler.run"
-    assert mode["role"] == f"guardduty-response-{policy['name']}"
-    assert mode["dead_letter_config"]["TargetArn"].endswith(":guardduty-response-dlq")
-    assert mode["runtime"] == RUNTIME  # the mailer's as well
-    assert mode["memory"] and mode["timeout"]
+    queue = "arn:{partition}:sqs:{region}:{account_id}:guardduty-response-dlq"
+    for key, wanted, why in (
+        ("packages", ["custom_actions"], "without it the function has none of the pack's actions"),
+        ("handler", provision.HANDLER, "Custodian's own takes a missing resource for a success"),
+        ("role", f"guardduty-response-{policy['name']}", "each function has a role of its own"),
+        ("runtime", RUNTIME, "the mailer has the same, and the archive is compiled for it"),
+        ("dead_letter_config", {"TargetArn": queue}, "without it what fails three times is lost"),
+    ):
+        assert mode.get(key) == wanted, (
+            f"policy {policy['name']}: make `{key}` of its mode {wanted}: {why}"
+        )
+    for key in ("memory", "timeout"):
+        assert mode.get(key), f"policy {policy['name']}: add `{key}` to its mode"
+
+
+@pytest.mark.parametrize("key", ["role", "packages", "handler"])
+def test_validate_refuses_a_policy_without_what_lambda_needs(key):
+    """And so does each deploy, in a sentence that says what to add."""
+    (data,) = yaml.safe_load((ROOT / "policies" / "ec2-isolate.yml").read_text())["policies"]
+    line = f"{key}: {data['mode'].pop(key)}".replace("'", "")
+    with pytest.raises(PolicyValidationError, match=f"policy ec2-isolate: add `{re.escape(line)}`"):
+        load({"policies": [data]})
+
+
+@functools.cache
+def changing(path):
+    """The names of a policy's actions that change something; a mail is none."""
+    (loaded,) = load(yaml.safe_load(path.read_text()))
+    return [
+        action.type
+        for action in loaded.resource_manager.actions
+        if isinstance(action, Step)
+        or not (type(action).__module__.startswith("custom_actions") or action.type in TELLING)
+    ]
+
+
+@each_policy
+def test_a_policy_for_findings_acts_on_no_sample_archived_or_foreign_one(path, policy):
+    if not is_for_findings(policy):
+        return
+    who = f"policy {policy['name']}"
+    detail = policy["mode"].get("pattern", {}).get("detail", {})
+    assert detail.get("accountId") == ["{account_id}"], (
+        f'{who}: add `accountId: ["{{account_id}}"]` to pattern.detail of its mode, or in '
+        "GuardDuty's administrator account it takes the findings of members for its own"
+    )
+    named = [f for f in policy.get("filters", ()) if f.get("type") == "guard-duty-finding"]
+    assert named, (
+        f"{who}: add `- {{type: guard-duty-finding, types: *types}}` to its filters, or samples "
+        "and archived findings are acted on"
+    )
+    for let_in in ("samples", "archived"):
+        assert not (changing(path) and any(f.get(let_in) for f in named)), (
+            f"{who}: take `{let_in}: true` off its filter guard-duty-finding, or "
+            f"{changing(path)[0]} acts on such a finding"
+        )
+
+
+def types_of(name):
+    """Those of a policy's pattern, as the filter guard-duty-finding has them."""
+    return BY_NAME[name]["mode"]["pattern"]["detail"]["type"]
+
+
+def example(entry):
+    return entry if isinstance(entry, str) else entry["prefix"]
+
+
+@each_policy
+def test_what_is_acted_on_is_also_mailed_as_a_finding(path, policy):
+    if not is_for_findings(policy) or not changing(path):
+        return
+    for entry in types_of(policy["name"]):
+        assert is_among(types_of("finding-notify"), example(entry)), (
+            f"policy {policy['name']}: add {entry} to the types of policies/finding-notify.yml, or "
+            "nobody gets a mail about a finding that it acts on"
+        )
+
+
+@pytest.mark.parametrize("entry", types_of("finding-notify"), ids=example)
+def test_the_finding_mail_says_what_follows(entry):
+    """It takes an EC2 type that it does not name as one that isolates."""
+    acting = [
+        policy["name"]
+        for path, policy in (param.values for param in POLICIES)
+        if is_for_findings(policy) and changing(path) and entry in types_of(policy["name"])
+    ]
+    if ":EC2/" in example(entry) and "ec2-isolate" not in acting:
+        assert f"'{example(entry)}'" in FINDING_MAIL, (
+            f"finding-notify mails {entry} as isolating, and ec2-isolate does not act on it: add "
+            "it to one of the two, or to the list `opt_in` in mailer/templates/_parts.html.j2"
+        )
+    elif acting and ":EC2/" not in example(entry):
+        assert example(entry).partition(".")[0] in FINDING_MAIL, (
+            f"policy {acting[0]}: add {entry} to the list `opt_in` in "
+            "mailer/templates/_parts.html.j2, or the finding mail says that nothing follows"
+        )
+
+
+# Where each function is named: the file, what stands there, whether those of opt-in/ do too, why.
+PLACES = [
+    ("infra/account.yml", "RoleName: guardduty-response-{}", True, "the role of its function"),
+    ("infra/account.yml", "role/guardduty-response-{}", True, "who may publish to the topic"),
+    ("infra/operators.yml", "function:custodian-{}", True, "who deploys, looks and does it again"),
+    ("infra/operators.yml", "rule/custodian-{}", True, "who deploys its rule"),
+    ("infra/operators.yml", "role/guardduty-response-{}", True, "who may pass its role"),
+    ("infra/alarms.yml", "{}", False, "the names whose failures ring"),
+    ("infra/protect.yml", "function:custodian-{}*", False, "what only a deploy may change"),
+    ("policies/response-guard.yml", "- custodian-{}", False, "what that guard looks after"),
+    ("docs/permissions.md", "## {}", True, "by `make permissions`"),
+]
+
+
+@each_policy
+def test_what_becomes_a_function_is_named_wherever_each_is(path, policy):
+    if "mode" not in policy:
+        return
+    for file, line, of_opt_in, what in PLACES:
+        wanted = line.format(policy["name"])
+        found = re.search(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])", (ROOT / file).read_text())
+        assert found or (path.parent.name == "opt-in" and not of_opt_in), (
+            f"policy {policy['name']}: add `{wanted}` to {file}: {what}"
+        )
 
 
 @each_policy
@@ -264,7 +435,8 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
     for finding_type in examples:
         event = {"detail": {**detail, "type": finding_type}}
         assert loaded.resource_manager.filter_resources([RESOURCE], event), finding_type
-    for finding_type in ("Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"):
+    others = {"Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"}
+    for finding_type in others - set(examples):
         event = {"detail": {**detail, "type": finding_type}}
         assert not loaded.resource_manager.filter_resources([RESOURCE], event)
 
@@ -279,13 +451,7 @@ def test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy(path, policy):
 
 
 def test_opt_in_policies_are_not_deployed_by_make():
-    makefile = (ROOT / "Makefile").read_text()
-    assert "POLICIES := $(wildcard policies/*.yml)" in makefile
-    assert {path.stem for path in (ROOT / "policies" / "opt-in").glob("*.yml")} == {
-        "iam-user-deactivate-access-key",
-        "iam-user-deactivate-access-key-by-hand",
-        "iam-user-reactivate-access-key",
-    }
+    assert "POLICIES := $(wildcard policies/*.yml)" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize(
@@ -300,14 +466,3 @@ def test_what_is_done_by_hand_is_what_the_function_does(name):
 
     assert person == function
     assert policies[name]["resource"] == policies[name.removesuffix("-by-hand")]["resource"]
-
-
-def test_what_isolates_is_also_mailed_as_a_finding():
-    """The finding mail says what follows; it takes every EC2 type that it mails as isolating."""
-    types = {
-        policy["name"]: {str(t) for t in policy["mode"]["pattern"]["detail"]["type"]}
-        for _, policy in (param.values for param in POLICIES)
-        if policy["name"] in ("finding-notify", "ec2-isolate")
-    }
-    mailed = {t for t in types["finding-notify"] if ":EC2/" in t}
-    assert mailed == types["ec2-isolate"]

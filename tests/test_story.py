@@ -58,6 +58,7 @@ def test_an_update_and_a_duplicate_bring_no_second_remediation_mail(scene, pack,
 def test_a_sample_is_mailed_as_such_and_nothing_else_happens(scene, pack, inbox):
     sink, mailer = inbox
     event = scene.finding("i-99999999", "ec2-malicious-ip-caller-sample")
+    pack.dead_letters()  # of the tests before
 
     pack.deliver(event)
     mailer.deliver_all()

@@ -76,6 +76,25 @@ def test_one_that_is_refused_is_named_and_the_steps_behind_it_run(contain, scene
     assert "NOT COMPLETE: set-metadata-access: UnauthorizedOperation" in headline
 
 
+def test_what_tells_stops_nothing_behind_it_and_fails_the_run_in_every_mode(pack, policy, scene):
+    """A topic that is gone, before all steps: the instance is isolated, and its mail names it."""
+    gone = "{type: notify, to: [a@example.com], transport: {type: sns, topic: gone}}"
+    path = policy.with_name("telling.yml")
+    first = "      - type: isolate-instance\n"
+    text = policy.read_text().replace("name: ec2-isolate\n", "name: telling\n")
+    path.write_text(text.replace(first, f"      - {gone}\n{first}"))
+    for mode, isolates in (("observe", False), ("contain", True)):
+        deploy.deploy(pack.cloud, [path], ACCOUNT, REGION, autonomy=mode)
+        instance = scene.instance()
+
+        event = scene.finding(instance)
+        invocation = scene.cloud.invoke("custodian-telling", event, ACCOUNT, REGION)
+
+        assert "step:notify error:NotFound" in str(invocation.error), mode
+        assert scene.is_isolated(instance) is isolates
+        assert told(scene, "notify")[0]["status"] == "failed"
+
+
 def test_it_is_planned_where_the_pack_observes(observe, scene):
     instance = scene.instance()
 

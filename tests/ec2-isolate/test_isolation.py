@@ -1,12 +1,30 @@
-"""ec2-isolate, deployed and run as in Lambda: what is changed, and what the message then says."""
+"""ec2-isolate, deployed and run as in Lambda: what is changed, and what the message then says.
+
+Without the steps behind isolate-instance: what one of these breaks fails in its own tests, and in
+test_steps.py, which plays the policy as it is shipped.
+"""
+
+from pathlib import Path
 
 import pytest
+import yaml
 
+from simulation import deploy
 from simulation.ec2 import groups_per_interface, make_requester_managed
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 FUNCTION = "custodian-ec2-isolate"
 SWAP = "ModifyNetworkInterfaceAttribute"
+
+
+@pytest.fixture(scope="module")
+def pack(stacks, tmp_path_factory):
+    (policy,) = yaml.safe_load(Path("policies/ec2-isolate.yml").read_text())["policies"]
+    policy["actions"] = [policy["actions"][0], *policy["actions"][-2:]]
+    alone = tmp_path_factory.mktemp("policies") / "ec2-isolate.yml"
+    alone.write_text(yaml.safe_dump({"policies": [policy]}))
+    deploy.deploy(stacks.cloud, [alone, "policies/finding-notify.yml"], ACCOUNT, REGION)
+    return stacks
 
 
 def outcome(invocation, step="isolate-instance"):
@@ -624,22 +642,6 @@ def test_the_alias_of_the_account_is_decoration(scene, pack):
     assert [i.error for i in scene.cloud.invocations] == [None, None]
     policies = sorted(m["policy"]["name"] for m in pack.messages())
     assert policies == ["ec2-isolate", "finding-notify"]
-
-
-def test_a_throttled_step_ends_before_the_mail(scene, pack):
-    """Lambda would kill the function in the middle of it, and nobody would hear of anything."""
-    scene.cloud.fail(
-        "DescribeInstanceAttribute", "RequestLimitExceeded", status=503, times=None, when=by_isolate
-    )
-    instance = scene.instance()
-
-    invocation = pack.isolate(scene.finding(instance))
-
-    assert scene.is_isolated(instance)
-    error = invocation.error["errorMessage"]
-    assert "OutOfTime" in error and "preserve-evidence" in error
-    headline = notice(told(pack))["headline"]
-    assert "has been isolated, but the response is NOT COMPLETE" in headline
 
 
 def test_in_an_account_with_very_many_interfaces_they_are_asked_for_by_id(scene, pack):

@@ -3,8 +3,21 @@
 import pytest
 
 FUNCTION = "custodian-ec2-isolate"
+BY_ISOLATE = {"when": lambda call: call.caller == FUNCTION}
 STEPS = ["isolate-instance", "block-remote-address", "preserve-evidence", "leave-service"]
 STEPS += ["revoke-role-sessions"]
+
+
+def test_no_step_fails_on_a_healthy_instance(scene, pack):
+    invocation = pack.isolate(scene.finding(scene.instance()))
+
+    (message,) = pack.messages()
+    for outcome in message["resources"][0]["c7n:response"]:
+        assert outcome["error"] is None, (
+            f"policy ec2-isolate: its step {outcome['step']} fails on an instance that is well: "
+            f"{outcome['error']}"
+        )
+    assert invocation.error is None
 
 
 @pytest.mark.parametrize(
@@ -25,13 +38,14 @@ def test_a_failing_step_is_named_and_the_retry_completes_it(scene, pack, operati
     iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
     instance = scene.instance()
     scene.ec2.associate_iam_instance_profile(InstanceId=instance, IamInstanceProfile={"Name": name})
-    scene.cloud.fail(operation, "OperationNotPermitted", when=lambda call: call.caller == FUNCTION)
+    scene.cloud.fail(operation, "OperationNotPermitted", **BY_ISOLATE)
 
     pack.deliver(scene.finding(instance))
 
-    first, second = [i for i in scene.cloud.invocations if i.function_name == FUNCTION]
+    first, second, *_ = [i for i in scene.cloud.invocations if i.function_name == FUNCTION]
     assert f"step:{failing}" in first.error["errorMessage"]
-    assert "OperationNotPermitted" in first.error["errorMessage"] and second.error is None
+    assert "OperationNotPermitted" in first.error["errorMessage"]
+    assert f"step:{failing}" not in str(second.error)
     assert scene.is_isolated(instance)
     told = [m for m in pack.messages() if m["policy"]["name"] == "ec2-isolate"]
     assert len(told) == 2  # the failure, and its end
@@ -41,3 +55,20 @@ def test_a_failing_step_is_named_and_the_retry_completes_it(scene, pack, operati
     assert {after[step]["status"] for step in STEPS} <= {"done", "unchanged"}
     assert after[failing]["status"] == "done" or failing == "leave-service"
     assert all(after[s]["status"] == "unchanged" for s in STEPS if s != failing)
+
+
+def test_a_throttled_step_ends_before_the_mail(scene, pack):
+    """Lambda would kill the function in the middle of it, and nobody would hear of anything."""
+    scene.cloud.fail(
+        "DescribeInstanceAttribute", "RequestLimitExceeded", status=503, times=None, **BY_ISOLATE
+    )
+    instance = scene.instance()
+
+    invocation = pack.isolate(scene.finding(instance))
+
+    assert scene.is_isolated(instance)
+    error = invocation.error["errorMessage"]
+    assert "OutOfTime" in error and "preserve-evidence" in error
+    (message,) = pack.messages()
+    headline = message["event"]["c7n:notice"]["headline"]
+    assert "has been isolated, but the response is NOT COMPLETE" in headline

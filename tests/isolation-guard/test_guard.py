@@ -1,4 +1,5 @@
-"""isolation-guard: what somebody changes on an isolated instance is put right.
+"""isolation-guard: what somebody changes on an isolated instance is put right, by the steps
+isolate-instance, keep-denied and keep-protections.
 
 The events are made by hand in the shape that CloudTrail documents; the simulation makes none.
 """

@@ -1,0 +1,149 @@
+"""make new-policy and make new-step: what they make works, and what is refused leaves nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from infra.permissions import Loader
+from review import __main__ as review
+
+ROOT = Path(__file__).parents[2]
+EDITED = [
+    "infra/account.yml",
+    "infra/member-role.yml",
+    "infra/operators.yml",
+    "policies/finding-notify.yml",
+    "policies/forensic-group-guard.yml",
+    "policies/isolation-guard.yml",
+    "policies/response-guard.yml",
+    "mailer/templates/_parts.html.j2",
+    "docs/runbook.md",
+    "custom_actions/record.py",
+    "tests/conformance/stages.py",
+]
+
+
+def run(root, command, *options):
+    result = CliRunner().invoke(review.main, [command, *options, "--root", str(root)])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The files that are edited, and the findings that others are made of."""
+    for path in EDITED:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    shutil.copytree(ROOT / "tests" / "findings", tmp_path / "tests" / "findings")
+    return tmp_path
+
+
+def files(root):
+    return {path: path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(checkout):
+    longest = "ec2-" + "x" * 26
+    for options in (
+        ["--name", longest, "--type", "Execution:EC2/SuspiciousFile"],
+        ["--name", "iam-x", "--resource", "iam-user"],
+        [
+            "--name",
+            "role-x",
+            "--resource",
+            "account",
+            "--type",
+            "Discovery:IAMUser/AnomalousBehavior",
+        ],
+    ):
+        assert run(checkout, "new-policy", *options)[0] == 0, options
+    for path in EDITED[:7]:
+        text = (checkout / path).read_text()
+        assert yaml.load(text, Loader) and max(map(len, text.splitlines())) < 140  # noqa: S506
+        assert longest in text or "response-guard" in path, path
+    roles = yaml.load((checkout / EDITED[0]).read_text(), Loader)["Resources"]  # noqa: S506
+    assert roles["RoleX"]["Properties"]["RoleName"] == "guardduty-response-role-x"
+    mailed = (checkout / "policies/finding-notify.yml").read_text()
+    assert "- Execution:EC2/SuspiciousFile\n" in mailed
+    assert mailed.count("MaliciousIPCaller.Custom\n") == 2  # mailed already
+    assert "'Discovery:IAMUser/AnomalousBehavior'" in (checkout / EDITED[7]).read_text()
+    (policy,) = yaml.safe_load((checkout / "policies/opt-in/iam-x.yml").read_text())["policies"]
+    assert policy["actions"][0] == "deactivate-access-key"
+
+    assert run(checkout, "new-step", "--name", "mark-it")[0] == 0
+    step = (checkout / "custom_actions/steps/mark_it.py").read_text()
+    assert 'register("undo-mark-it", UndoMarkIt, "ec2")' in step
+    for path in checkout.rglob("*.py"):
+        compile(path.read_text(), path, "exec")
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["new-policy", "--name", "Ec2"], "NAME=Ec2 is not two or more words in small letters"),
+        (["new-policy", "--name", "../x-y"], "NAME=../x-y is not two or more words"),
+        (["new-policy", "--name", "ec2-" + "x" * 27], "of at most 30 characters"),
+        (["new-policy", "--name", "a-b", "--type", "Nonsense"], "TYPE=Nonsense is no finding type"),
+        (
+            ["new-policy", "--name", "a-b", "--type", "Policy:S3/BucketPublicAccessGranted"],
+            "is no finding type of ec2, <purpose>:EC2/<what> or <purpose>:Runtime/<what>",
+        ),
+        (["new-policy", "--name", "there-already"], "policies/opt-in/there-already.yml is there"),
+        (["new-step", "--name", "isolate"], "NAME=isolate is not two or more words"),
+    ],
+)
+def test_what_is_refused_is_said_and_changes_nothing(checkout, arguments, sentence):
+    there = checkout / "policies/opt-in/there-already.yml"
+    there.parent.mkdir()
+    there.write_text("policies: []\n")
+    before = files(checkout)
+
+    code, output = run(checkout, *arguments)
+
+    assert code == 2 and sentence in output and "Traceback" not in output
+    assert files(checkout) == before
+
+
+@pytest.mark.slow
+def test_by_contributing_alone_a_new_policy_and_a_new_step_pass_the_suite(tmp_path):
+    """The three moves of CONTRIBUTING.md, as they stand there, without the second."""
+    listed = ["git", "ls-files", "-co", "--exclude-standard"]
+    for path in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True).stdout.split("\n"):
+        if path and (ROOT / path).is_file():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, tmp_path / path)
+
+    def python(*arguments):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
+        assert done.returncode == 0, f"{arguments}: {done.stdout[-3000:]} {done.stderr[-3000:]}"
+        return done.stdout
+
+    new = ["--name", "ec2-miners", "--type", "Execution:EC2/SuspiciousFile"]
+    python("-m", "review", "new-policy", *new)
+    python("-m", "review", "new-step", "--name", "mark-for-imaging")
+    page = python("-m", "infra.permissions")
+    (tmp_path / "docs" / "permissions.md").write_text(page)
+    python("-m", "ruff", "check", ".")
+    python("-m", "ruff", "format", "--check", ".")
+    python("-m", "yamllint", "--strict", ".")
+    policies = sorted(map(str, (tmp_path / "policies").rglob("*.yml")))
+    python("-m", "custom_actions", "custodian", "validate", "--strict", *policies)
+    quick = ["-n", "0", "-q", "-p", "no:cacheprovider"]
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    for named, of in (
+        ("tests/ec2-miners tests/test_contract.py tests/test_least_privilege.py "
+         "tests/test_shipped_roles.py tests/test_central_mode.py",
+         "ec2-miners or ec2_miners or Ec2Miners"),
+        ("tests/conformance tests/test_contract.py tests/test_record.py",
+         "mark-for-imaging or mark_for_imaging"),
+    ):  # fmt: skip
+        assert {*named.split(), *of.split()} <= {*contributing.replace('"', " ").split()}
+        python("-m", "pytest", *quick, *named.split(), "-k", of)
