@@ -57,14 +57,14 @@ def replayed(path: Path, root: Path = ROOT, mode: str = autonomy.CONTAIN) -> lis
 
     A file that holds no finding has `finding` and `problem`, a sentence, alone. root: see Stage.
     """
-    found = findings(path)
+    found = read(path)
     played = play([one["event"] for one in found if "event" in one], root, mode)
     return [
         {"finding": one["finding"]} | (next(played) if "event" in one else one) for one in found
     ]
 
 
-def findings(path: Path) -> list[dict]:
+def read(path: Path) -> list[dict]:
     """What a file or the *.json of a folder hold: {finding, event} or {finding, problem}."""
     found = []
     for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:

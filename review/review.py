@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import jinja2
@@ -22,6 +24,7 @@ from deployment.errors import Refused, printable
 from deployment.targets import ROOT
 
 from .compare import compared
+from .findings import KINDS
 from .record import FORMAT
 
 TEMPLATE = Path(__file__).parent / "templates" / "review.md.j2"
@@ -45,11 +48,10 @@ def review(base, head, findings, as_json):
             asked = [start(one, folder / "findings") for one in (before, after)]
             records = [answer(*one) for one in zip(asked, (base, head or TREE), strict=True)]
             files = changed_files(before, after)
-    found = compared(*records) | {
-        "reach": reach(*records),
-        "unjudged": unjudged(files),
-        "files": files,
-    }
+            found = compared(*records)
+            if files:
+                found["missing"] = missing(after, folder / "contract.xml")
+    found |= {"reach": reach(*records), "unjudged": unjudged(files), "files": files}
     click.echo(json.dumps(found, indent=2) if as_json else markdown(found))
 
 
@@ -92,13 +94,13 @@ def collect(folder: Path, sources: list[Path]) -> None:
     for source in sources:
         top = source / FINDINGS if (source / FINDINGS).is_dir() else source
         for file in sorted(top.rglob("*.json")):
-            if not file.is_symlink() and (source == top or file.parent.name in KINDS):
+            if not file.is_symlink() and (source == top or file.parent.name in FOLDERS):
                 to = folder / file.relative_to(top)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, to)
 
 
-KINDS = ("findings", "positive", "negative", "sample")
+FOLDERS = ("findings", *KINDS)
 
 
 def start(root: Path, findings: Path) -> subprocess.Popen:
@@ -150,6 +152,24 @@ def reach(base: dict, head: dict) -> list[dict]:
     return [target | {"policies": changed} for target in head["targets"]] if changed else []
 
 
+def missing(root: Path, report: Path) -> list[str]:
+    """What the contract of a checkout finds missing, a sentence each: a step without a way back, a
+    policy without a section of the runbook or a test, and whatever else tests/test_contract.py asks
+    of all policies and steps; and what no finding shows."""
+    run = partial(subprocess.run, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, text=True)
+    pytest = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-o", "addopts="]
+    run([*pytest, f"--junit-xml={report}", CONTRACT], capture_output=True)
+    tree = ElementTree.parse(report)  # noqa: S314  of a process that could do worse
+    told = [failure.get("message", "") for failure in tree.iter("failure")]
+    found = [text.partition("\n")[0].removeprefix("AssertionError: ") for text in told]
+    shown = run([sys.executable, "-m", "review", "coverage", "--json"], capture_output=True).stdout
+    of = json.loads(shown or "{}").get("not exercised", {})
+    found += [f"{policy}: {part['broken']}: no finding of tests/ tells; wanted: {part['wanted']}"
+              for policy, parts in of.items() for part in parts]  # fmt: skip
+    return found
+
+
+CONTRACT = "tests/test_contract.py"
 CANNOT_JUDGE = {
     "infra/": "infra/ changed: roles are compared by the names of actions, not by resources and "
     "conditions; see tests/test_iam_language.py",

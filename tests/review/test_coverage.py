@@ -68,7 +68,7 @@ def test_both_ways_and_both_locks():
     (said,) = disagreements(policy["name"], findings(TESTS), functions_of(policy))
     assert said.startswith(
         "iam-role-revoke-sessions: only the rule keeps iam-user-credential-exfiltration out "
-        "(detail.resource.accessKeyDetails.userType 'IAMUser': the rule wants 'AssumedRole')"
+        "(detail.resource.accessKeyDetails.userType is 'IAMUser', the rule wants 'AssumedRole')"
     )
 
     del policy["mode"]["pattern"]["detail"]["resource"]
