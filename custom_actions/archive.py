@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 import c7n.resources
+from c7n import mu
 from c7n.mu import PolicyLambda, PythonPackageArchive
 from c7n.policy import LambdaMode
 from c7n.resources.resource_map import ResourceMap
@@ -56,22 +57,22 @@ class CompiledPolicyLambda(PolicyLambda):
 
     def __init__(self, policy):
         self.policy = policy
-        if self.runtime == THIS_RUNTIME:
-            return
-        super().__init__(policy)
-        log.warning(
-            "policy:%s runs on %s and is deployed from %s: its modules are left uncompiled, which "
-            "makes cold starts slower. Deploy it from %s.",
-            policy.name,
-            self.runtime,
-            THIS_RUNTIME,
-            self.runtime,
-        )
+        if self.runtime != THIS_RUNTIME:
+            log.warning(
+                "policy:%s runs on %s and is deployed from %s: its modules are left uncompiled, "
+                "which makes cold starts slower. Deploy it from %s.",
+                policy.name,
+                self.runtime,
+                THIS_RUNTIME,
+                self.runtime,
+            )
 
     @functools.cached_property
     def archive(self):
-        """Built when it is asked for: who only wants to know what a function is need not wait."""
-        return compiled_archive(self.packages, self.policy.resource_type)
+        """Built when it is asked for: who wants to know what a function is need not wait."""
+        if self.runtime == THIS_RUNTIME:
+            return compiled_archive(self.packages, self.policy.resource_type)
+        return mu.custodian_archive(self.packages)
 
 
 def compiled_archive(packages, resource_type):

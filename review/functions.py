@@ -2,12 +2,10 @@
 
 import functools
 from pathlib import Path
-from unittest import mock
 
 import boto3
-from c7n import mu
 
-from custom_actions import archive, autonomy, central, provision
+from custom_actions import autonomy, central, provision
 from deployment import policies
 from deployment.expected import Expected, expected
 from deployment.targets import Target
@@ -32,19 +30,14 @@ def functions(
 
 
 def function(policy: dict, account_id: str, region: str, mode: str = autonomy.CONTAIN) -> Expected:
-    """The same of one policy, by its data, which is not validated. It has no code: to build an
-    archive takes longer than all else, and Custodian leaves each in a file."""
+    """The same of one policy, by its data, which is not validated."""
     said = {
         autonomy.OPTION: mode,
         central.OPTION: central.NONE,
         provision.BRAKE: provision.BRAKE_OF_POLICY,
     }
     target = Target({"account_id": account_id, "name": account_id}, region)
-    with (
-        mock.patch.object(archive, "compiled_archive", return_value=None),
-        mock.patch.object(mu, "custodian_archive", return_value=None),
-    ):
-        return expected(target, session(region), policy, said)
+    return expected(target, session(region), policy, said)
 
 
 @functools.cache
