@@ -256,6 +256,8 @@ def mail(tree, name, finding_type):
     prefixes = re.findall(r'- prefix: "(.*)"', text)
     if f"- {finding_type}\n" in text or finding_type.startswith(tuple(prefixes)):
         return
+    positive = tree.read(f"tests/{name}/positive/{name}-positive.json")
+    tree.add(f"tests/finding-notify/positive/{name}.json", positive)
     comment = f"# policies/opt-in/{name}.yml acts on it"
     lines = "".join(f"            {line}\n" for line in (comment, f"- {finding_type}"))
     tree.insert(notify, '            - prefix: "Backdoor:EC2/"', lines)

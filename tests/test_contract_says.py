@@ -105,22 +105,22 @@ def test_a_policy_that_would_act_on_samples_or_on_what_nobody_is_told_of(written
 
 
 def test_a_step_that_lacks_something(monkeypatch):
-    key, check = ("ec2", "new-step"), contract.test_a_step_is_tried_and_can_be_undone
+    key, check = ("ec2", "lacking-step"), contract.test_a_step_is_tried_and_can_be_undone
     step = type("New", (contract.Step,), {"__doc__": "Does something."})
     monkeypatch.setitem(contract.ACTIONS, key, step)
+    with pytest.raises(AssertionError, match="^step lacking-step: add a stage, what it acts on"):
+        check(*key)
+
+    stages = {"text": 'step = "lacking-step"'}
+    root = SimpleNamespace(read_text=lambda: stages["text"])
+    monkeypatch.setattr(contract, "STAGES", root)
     with pytest.raises(
-        AssertionError, match="^step new-step: add a stage, what it acts on, to tes"
+        AssertionError, match="^step lacking-step: add a test of what it alone does"
     ):
         check(*key)
 
-    stages = {"text": 'step = "new-step"'}
-    root = SimpleNamespace(read_text=lambda: stages["text"])
-    monkeypatch.setattr(contract, "STAGES", root)
-    with pytest.raises(AssertionError, match="^step new-step: add a test of what it alone does"):
-        check(*key)
-
     monkeypatch.setattr(contract, "TESTS", [contract.ROOT / "tests/test_contract_says.py"])
-    with pytest.raises(AssertionError, match="^step new-step: add its revert beside it and name t"):
+    with pytest.raises(AssertionError, match="^step lacking-step: add its revert beside it"):
         check(*key)
     step.__doc__ = "Does something. There is no revert: nobody wants it back."
     check(*key)

@@ -12,7 +12,12 @@ import custom_actions  # noqa: F401 - registers the filter
 
 INSTANCES = [{"InstanceId": "i-0abc1234def567890"}, {"InstanceId": "i-0abc1234def567891"}]
 TYPES = ["UnauthorizedAccess:EC2/SSHBruteForce", "Recon:EC2/Portscan", {"prefix": "Trojan:EC2/"}]
-GUARD_DUTY = {"type": "guard-duty", "role": "guardduty-response-ec2-isolate"}
+LAMBDA = {
+    "role": "guardduty-response-ec2-isolate",
+    "packages": ["custom_actions"],
+    "handler": "custom_actions.handler.run",
+}
+GUARD_DUTY = {"type": "guard-duty", **LAMBDA}
 
 
 def policy(mode=GUARD_DUTY, resource="ec2", **options):
@@ -146,7 +151,7 @@ def test_without_an_event_everything_passes():
         {"type": "pull"},
         {
             "type": "cloudtrail",
-            "role": "guardduty-response-ec2-isolate",
+            **LAMBDA,
             "events": [{"source": "ec2.amazonaws.com", "event": "X", "ids": "y"}],
         },
     ],

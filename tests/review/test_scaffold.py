@@ -71,6 +71,7 @@ def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(check
     assert roles["RoleX"]["Properties"]["RoleName"] == "guardduty-response-role-x"
     mailed = (checkout / "policies/finding-notify.yml").read_text()
     assert "- Execution:EC2/SuspiciousFile\n" in mailed
+    assert (checkout / f"tests/finding-notify/positive/{longest}.json").is_file()
     assert mailed.count("MaliciousIPCaller.Custom\n") == 2  # mailed already
     assert "'Discovery:IAMUser/AnomalousBehavior'" in (checkout / EDITED[7]).read_text()
     (policy,) = yaml.safe_load((checkout / "policies/opt-in/iam-x.yml").read_text())["policies"]
