@@ -63,6 +63,13 @@ REPEATS = re.compile(
     r"|test_what_is_old_or_still_fails_is_kept"
     r"|test_a_compiled_module_is_the_same.*\[(?!pass)"
     r"|test_60_messages_with_a_server_that_fails_at_random_for_the_first_half"
+    r"|test_what_auth_plain_sent_is_not_in_the_log\[(?!-guardduty-response\]|before1-.*xy)"
+    r"|test_a_failing_step_is_named_and_the_retry_completes_it\[(?!ModifyNetworkInterface)"
+    r"|test_a_refused_revert_is_named.*\[unblock-remote-address"
+    r"|test_a_record_changed_after_the_isolation.*\[more groups"
+    r"|test_a_rule_of_the_forensic_group_is_revoked\[(IpRanges-Egress|Ipv6Ranges-Ingress)"
+    r"|test_a_record_that_names_another_policy_is_left_alone.*\[(/|\{role\}/own)\]"
+    r"|test_an_answer_without_a_field_loses_no_deny_and_no_record\[9-(?!Entries|Tags)"
 )
 
 
