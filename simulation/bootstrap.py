@@ -14,6 +14,7 @@ Errors, their names and the log format follow awslambdaric, the open source of L
 """
 
 import functools
+import gc
 import importlib
 import json
 import logging
@@ -206,6 +207,7 @@ def serve_template(control: socket.socket, clock: WoundClock | None) -> None:
         importlib.import_module(name)
     remember_services(preload["services"])
     del sys.path[: len(preload["path"])]
+    gc.freeze()  # what all containers share is no garbage of theirs
 
     pipes: dict[int, int] = {}
 

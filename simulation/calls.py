@@ -25,6 +25,11 @@ from moto.core.responses import ActionResult, BaseResponse
 from moto.core.utils import get_service_model
 
 ACCESS_KEY = re.compile(r'<AccessKeyId>([^<]+)</AccessKeyId>|"AccessKeyId":\s*"([^"]+)"')
+# moto's dictionaries are shared by all threads, and one that changes while another reads it is an
+# error 500, which AWS does not give. So these are answered one at a time; those of a group work on
+# the same ones. None makes a call while it is answered, as Lambda's Invoke does: none waits for
+# itself.
+ONE_AT_A_TIME = (("ec2", "autoscaling", "elb", "elbv2"), ("iam",), ("events",))
 ERROR_CODE = re.compile(r'<Code>([^<]+)</Code>|"__type":\s*"(?:[^"#]*#)?([^"]+)"')
 
 
@@ -103,7 +108,8 @@ class CallLog:
     def __init__(self):
         self.calls: list[Call] = []
         self._lock = threading.Lock()
-        self._ec2 = threading.Lock()
+        locks = [dict.fromkeys(services, threading.Lock()) for services in ONE_AT_A_TIME]
+        self._answering = {name: lock for each in locks for name, lock in each.items()}
         self._callers: dict[str, str] = {}
         self._hooks: list[Hook] = []
         self._subscribers: list[Callback] = []
@@ -218,9 +224,7 @@ class CallLog:
                     _, headers, body = response.serialized(ActionResult(error))
                 headers["status"] = str(status)
             else:
-                # moto's dictionaries are shared by all threads, and one that changes while another
-                # reads it is an error 500. No call to EC2 makes another: none waits for itself.
-                with self._ec2 if call.service == "ec2" else contextlib.nullcontext():
+                with self._answering.get(call.service, contextlib.nullcontext()):
                     status, headers, body = answer(response)
             call.status = status
             if status >= 400:

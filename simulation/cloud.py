@@ -82,7 +82,8 @@ class Session(boto3.Session):
         self.events.register("before-send", _answer_here)
 
     def client(self, service_name, *args, endpoint_url=None, config=None, **kwargs):
-        config = Config(proxies={}).merge(config or Config())
+        # a text of ours: botocore puts its own together anew, of thirty parts, for each call
+        config = Config(proxies={}, user_agent="simulation").merge(config or Config())
         url = endpoint_url or self.endpoint
         return super().client(service_name, *args, endpoint_url=url, config=config, **kwargs)
 

@@ -32,6 +32,7 @@ ORGANIZATION = "o-simulation0"
 def corrected_iam() -> Iterator[None]:
     """Apply the corrections until the end of the block."""
     with (
+        roles_may_come_while_others_are_looked_at(),
         instances_show_the_id_of_their_profile(),
         inline_policies_have_a_quota(),
         roles_decide_who_assumes_them(),
@@ -39,6 +40,14 @@ def corrected_iam() -> Iterator[None]:
         stacks_change_managed_policies(),
     ):
         yield
+
+
+def roles_may_come_while_others_are_looked_at():
+    """At each call of any service moto goes through all roles for the one that calls.
+
+    A role that another thread makes meanwhile is an error 500 of that call; AWS gives none.
+    """
+    return mock.patch.object(IAMBackend, "get_roles", lambda self: list(self.roles.values()))
 
 
 def instances_show_the_id_of_their_profile():

@@ -4,6 +4,7 @@ Nothing of the cloud. What is remembered here are answers that depend on install
 """
 
 import functools
+import gc
 import hashlib
 import os
 import sys
@@ -14,6 +15,7 @@ import botocore.hooks
 import botocore.session
 import c7n.cli  # noqa: F401
 import c7n.schema
+from botocore.hooks import EventAliaser, HierarchicalEmitter
 from botocore.loaders import JSONFileLoader, Loader
 from c7n import mu
 from c7n.resources import load_resources
@@ -26,13 +28,15 @@ import deployment.__main__  # noqa: F401
 RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
 load_resources(RESOURCES)
 
-# botocore looks through its folder and reads a model again for each session, and inspects each of
-# its handlers; Custodian makes several sessions.
+# botocore looks through its folder and reads a model again for each session, inspects each of its
+# handlers and translates the name of each of their events; Custodian makes several sessions.
 _load = functools.cache(JSONFileLoader().load_file)
 JSONFileLoader.load_file = lambda self, path: _load(path)
 _services = functools.cache(Loader(include_default_search_paths=True).list_available_services)
 Loader.list_available_services = lambda self, type_name: _services(type_name)
 botocore.hooks.accepts_kwargs = functools.cache(botocore.hooks.accepts_kwargs)
+_aliased = functools.cache(EventAliaser(HierarchicalEmitter())._alias_event_name)
+EventAliaser._alias_event_name = lambda self, name: _aliased(name)
 for service in ("ec2", "iam", "lambda", "events", "sts", "logs", "sns"):
     botocore.session.Session().create_client(
         service, "us-east-1", aws_access_key_id="nobody", aws_secret_access_key="nothing"
@@ -45,6 +49,7 @@ _checked = [c7n.schema.generate({resource}) for resource in RESOURCES]
 for _schema in _checked:
     _check(_schema)
 Draft7Validator.check_schema = lambda schema: None if schema in _checked else _check(schema)
+gc.freeze()  # all of this stays: the processes that are forked need not look through it for garbage
 
 
 def remember_archives(folder: Path) -> None:

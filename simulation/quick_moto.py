@@ -7,14 +7,21 @@ corrects anything: that is simulation/ec2.py and its like, and comes first.
 import contextlib
 import functools
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import xmltodict
 from moto import backends
 from moto.cloudformation.models import ChangeSet, Stack
 from moto.core import responses
-from moto.core.serialize import MISSING, AttributePicker, AttributePickerContext
+from moto.core.model import Shape
+from moto.core.serialize import (
+    MISSING,
+    AttributePicker,
+    AttributePickerContext,
+    ResponseSerializer,
+)
 from moto.core.utils import get_value
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
@@ -29,7 +36,8 @@ def quick_moto() -> Iterator[None]:
     with (
         methods_are_listed_once(),
         modules_are_listed_once(),
-        transformers_are_found_once(),
+        values_are_found_by_known_names(),
+        names_are_checked_once(),
         tags_are_looked_up(),
         messages_are_signed_with_one_key(),
         templates_are_parsed_once(),
@@ -49,32 +57,45 @@ def modules_are_listed_once():
     return mock.patch.object(backends, "list_of_moto_modules", lambda: names)
 
 
-def transformers_are_found_once():
-    """For each value of an answer moto goes through all transformers of the service.
+def values_are_found_by_known_names():
+    """For each value of an answer moto asks five classes by which names an object may have it, and
+    goes through all transformers of the service.
 
-    Which one applies depends on the path of the value in the service's model alone.
+    Both depend on the class of the object and on the place of the value in the service's model.
     """
-    found: dict[tuple[int, str], Any] = {}
-    services: list[dict] = []  # kept, so that no other dictionary gets the id of one of these
+    known: dict[tuple, tuple[tuple[str, ...], Callable | None]] = {}
+    kept: list[dict] = []  # so that no other dictionary gets the id of one of these
+    original = ResponseSerializer.get_value
 
-    def __call__(self: AttributePicker, context: AttributePickerContext) -> Any:
-        value = None
-        for possible_key in self.get_possible_keys(context):
-            value = get_value(context.obj, possible_key, MISSING)
-            if value is not MISSING:
+    def looked_up(self: ResponseSerializer, value: Any, key: str, shape: Shape) -> Any:
+        picker, operation = self._value_picker, self.operation_model
+        if not isinstance(picker, AttributePicker):
+            return original(self, value, key, shape)
+        transformers = picker.response_transformers
+        service = operation.service_model.service_name
+        path = ".".join(self.path)
+        place = id(transformers), service, operation.name, path, key, type(value)
+        if place not in known:
+            context = AttributePickerContext(value, key, shape, operation, key_path=path)
+            names = tuple(picker.get_possible_keys(context))
+            transforms = (t for end, t in transformers.items() if f"{path}.{key}".endswith(end))
+            kept.append(transformers)
+            known[place] = names, next(transforms, None)
+        names, transform = known[place]
+        found = None
+        for name in names:
+            found = get_value(value, name, MISSING)
+            if found is not MISSING:
                 break
-            value = None
-        transformers = self.response_transformers
-        key = id(transformers), f"{context.key_path}.{context.key}"
-        if transformers and key not in found:
-            services.append(transformers)
-            found[key] = next(
-                (t for path, t in transformers.items() if key[1].endswith(path)), None
-            )
-        transform = found.get(key) if transformers else None
-        return transform(value) if transform else value
+            found = None
+        return transform(found) if transform else found
 
-    return mock.patch.object(AttributePicker, "__call__", __call__)
+    return mock.patch.object(ResponseSerializer, "get_value", looked_up)
+
+
+def names_are_checked_once():
+    """xmltodict looks at each letter of each name of an element, of which there are few."""
+    return mock.patch.object(xmltodict, "_validate_name", functools.cache(xmltodict._validate_name))
 
 
 def messages_are_signed_with_one_key():

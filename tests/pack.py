@@ -13,6 +13,7 @@ from c7n_mailer.sqs_queue_processor import MailerSqsQueueIterator
 from simulation.cloud import Cloud
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
+RECENT = re.compile(r"begun=20(?!01)\d\d")
 
 
 @dataclass
@@ -33,9 +34,9 @@ class Pack:
         ec2 = self.cloud.client("ec2", ACCOUNT, REGION)
         marked = [{"Name": "tag:forensic:group", "Values": ["true"]}]
         for group in ec2.describe_security_groups(Filters=marked)["SecurityGroups"]:
-            tags = [tag for tag in group["Tags"] if "begun=20" in tag["Value"]]
+            tags = [tag for tag in group["Tags"] if RECENT.search(tag["Value"])]
             for tag in tags:
-                tag["Value"] = re.sub("begun=20..", "begun=2001", tag["Value"])
+                tag["Value"] = RECENT.sub("begun=2001", tag["Value"])
             if tags:
                 ec2.create_tags(Resources=[group["GroupId"]], Tags=tags)
 

@@ -1,5 +1,9 @@
 """The call log and faults on purpose."""
 
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import boto3
 import pytest
 from botocore.config import Config
@@ -197,3 +201,22 @@ def test_a_throttled_service_takes_so_many_calls_a_second(cloud, ec2):
 
     assert answers[:2] == [None, None]
     assert answers.count(("RequestLimitExceeded", 503)) >= 2
+
+
+def test_calls_at_the_same_time_do_not_disturb_each_other(cloud):
+    """moto goes through all rules for each event; another thread makes some meanwhile."""
+    events = cloud.client("events", ACCOUNT, REGION)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            entry = {"Source": "a", "DetailType": "b", "Detail": "{}"}
+            pattern = json.dumps({"source": ["other"]})
+            answers = []
+            for n in range(80):
+                rule = {"Name": f"rule-{n}", "EventPattern": pattern}
+                answers.append(threads.submit(events.put_rule, **rule))
+                answers.append(threads.submit(events.put_events, Entries=[entry]))
+            assert all(answer.result() for answer in answers)
+    finally:
+        sys.setswitchinterval(usual)

@@ -8,6 +8,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.iam.models import iam_backends
 
 from simulation.cloudformation import no_value_is_no_element
 from simulation.iam import corrected_iam, enforcing
@@ -184,3 +185,11 @@ def test_a_role_is_assumed_by_whom_it_trusts_and_who_may(iam, corrections):
     document["PolicyDocument"] = statement(Principal=root, Condition=other)
     there.update_assume_role_policy(**document)
     assert is_refused()
+
+
+@corrected_and_plain
+def test_roles_may_come_while_others_are_looked_at(iam):
+    seen = iter(iam_backends["123456789012"]["aws"].get_roles())
+    next(seen)
+    iam.create_role(RoleName="new", AssumeRolePolicyDocument="{}")
+    assert not list(seen)
