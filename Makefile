@@ -86,7 +86,8 @@ validate: $(INSTALLED) ## Custodian's own validation of every policy, with the p
 	$(PACK) custodian validate --strict $(POLICIES) $(wildcard policies/opt-in/*.yml)
 
 test: lint validate ## Lint, validate, and run all tests, offline
-	$(BIN)/pytest
+	@# else each process of the tests would compile everything anew
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
 coverage: $(INSTALLED) ## Say which types, fields and filter branches of the policies no finding of tests/ shows; [POLICY=name] [JSON=1]
 	@$(REVIEW) coverage $(if $(POLICY),-p "$(POLICY)") $(if $(JSON),--json)
