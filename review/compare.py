@@ -5,8 +5,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sized
 
+from .differences import differences
 from .normal import normal
-from .words import differences
 
 SWAP = "ec2:ModifyNetworkInterfaceAttribute"
 ISOLATING = "isolate-instance"

@@ -9,7 +9,8 @@ import yaml
 
 from review.compare import compared
 from review.record import recorded
-from review.review import fenced, markdown, reach, unjudged, words
+from review.report import fenced, markdown, words
+from review.review import reach, unjudged
 
 ROOT = Path(__file__).parents[2]
 SCENARIO, TARGET, MINER = (
