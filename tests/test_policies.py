@@ -52,6 +52,14 @@ def test_whoever_isolates_means_the_same_group_and_spares_the_same_instances(opt
     )
 
 
+def test_the_brake_holds_the_sixth_of_an_hour_as_the_readme_says():
+    assert (
+        "the sixth instance of the account and region within an hour"
+        in (ROOT / "README.md").read_text()
+    )
+    assert steps("ec2-isolate")["isolate-instance"].get("max-per-hour") == 5
+
+
 def test_what_is_kept_free_for_a_function_is_put_back_as_it_was():
     kept = {
         f"custodian-{name}": policy["mode"]["concurrency"]
