@@ -185,10 +185,10 @@ def courier(
     session,
     secrets: Secrets,
     templates: Path | None = None,
-    ways: Sequence[type[Transport]] = transports.TRANSPORTS,
+    ways: Sequence[type[Transport]] | None = None,
 ) -> Courier:
     """What delivers by a configuration. session: boto3's. templates: a folder; by default the one
-    of this package. ways: other transports than those of this package."""
+    of this package. ways: the transports; by default those of this package."""
     allowed = Known(config)
     named = Accounts(config, session)
     means = Means(
@@ -199,5 +199,5 @@ def courier(
         Addresses(config, session, allowed),
         Templates(templates or HERE / "templates", named),
     )
-    made = [transport(means) for transport in ways]
+    made = [transport(means) for transport in ways or transports.TRANSPORTS]
     return Courier(made, Senders(config, named, session))

@@ -202,8 +202,12 @@ def test_findings_that_revoke(path, identities):
 def test_findings_that_revoke_nothing(path, identities):
     event = read_finding(path)
 
-    invocation = revoke(identities, event)
     identities.pack.deliver(event)
+    if event["account"] != event["detail"]["accountId"]:
+        # the rule alone keeps out what is a member's: by hand it would be an error that says so
+        assert identities.cloud.invocations == []
+        return
+    invocation = revoke(identities, event)
 
     assert invocation.error is None and isinstance(
         invocation.result["iam-role-revoke-sessions"], str

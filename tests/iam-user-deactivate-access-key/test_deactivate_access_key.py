@@ -88,8 +88,12 @@ def test_findings_that_deactivate(path, identities):
 def test_findings_that_deactivate_nothing(path, identities):
     event = read_finding(path)
 
-    invocation = run(identities, event)
     identities.pack.deliver(event)
+    if event["account"] != event["detail"]["accountId"]:
+        # the rule alone keeps out what is a member's: by hand it would be an error that says so
+        assert identities.cloud.invocations == []
+        return
+    invocation = run(identities, event)
 
     assert invocation.error is None and isinstance(invocation.result[NAME], str)
     assert changes(identities.cloud) == [] and told(identities.pack) == []
