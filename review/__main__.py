@@ -6,7 +6,6 @@ Exit codes: 0 all is well; 1 something is not, and was named; 2 refused.
 import importlib
 import logging
 import os
-import pkgutil
 
 import click
 
@@ -18,16 +17,39 @@ for name in [name for name in os.environ if name.startswith("AWS_")]:
 os.environ |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
 
 
-@click.group(help=review.__doc__)
+# Which module has a command: only that one is imported, moto alone takes seconds.
+COMMANDS = {
+    "replay": "replay",
+    "review": "review",
+    "record": "record",
+    "coverage": "coverage",
+    "mutate": "mutate",
+    "catalogue": "catalogue",
+    "new-policy": "scaffold",
+    "new-step": "scaffold",
+}
+
+
+class Commands(click.Group):
+    """The commands of the modules of this package."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, cmd_name):
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"review.{COMMANDS[cmd_name]}")
+        return next(
+            found
+            for found in vars(module).values()
+            if isinstance(found, click.Command) and found.name == cmd_name
+        )
+
+
+@click.group(cls=Commands, help=review.__doc__)
 def main():
-    """All commands of the modules of this package."""
-
-
-for module in pkgutil.iter_modules(review.__path__, "review."):
-    if not module.name.endswith("__main__"):
-        for found in vars(importlib.import_module(module.name)).values():
-            if isinstance(found, click.Command):
-                main.add_command(found)
+    """All commands."""
 
 
 def run():

@@ -71,11 +71,7 @@ def coverage(named: tuple[str, ...], as_json: bool):
 
 def of_folder(folder: Path) -> dict[str, dict]:
     """The policies of a folder that are for findings, those of opt-in/ too: {name: data}."""
-    return {
-        name: policy
-        for name, policy in policies.policies(folder).items()
-        if policy["mode"]["type"] == "guard-duty"
-    }
+    return policies.policies(folder, "guard-duty")
 
 
 def unexercised(policy: dict, events: Findings) -> list[Ablation]:

@@ -24,8 +24,7 @@ def functions(
     """
     return {
         name: function(policy, account_id, region, mode)
-        for name, policy in policies.policies(folder).items()
-        if policy["mode"]["type"] == "guard-duty"
+        for name, policy in policies.policies(folder, "guard-duty").items()
     }
 
 

@@ -3,7 +3,6 @@
 Nothing of the cloud. What is remembered here are answers that depend on installed files alone.
 """
 
-import functools
 import gc
 import hashlib
 import os
@@ -11,12 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import botocore.hooks
-import botocore.session
 import c7n.cli  # noqa: F401
 import c7n.schema
-from botocore.hooks import EventAliaser, HierarchicalEmitter
-from botocore.loaders import JSONFileLoader, Loader
 from c7n import mu
 from c7n.resources import load_resources
 from jsonschema import Draft7Validator
@@ -25,22 +20,12 @@ import custom_actions.__main__  # noqa: F401
 import custom_actions.archive as compiling
 import deployment.__main__  # noqa: F401
 
+from .quick_botocore import read_models
+
 RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
 load_resources(RESOURCES)
 
-# botocore looks through its folder and reads a model again for each session, inspects each of its
-# handlers and translates the name of each of their events; Custodian makes several sessions.
-_load = functools.cache(JSONFileLoader().load_file)
-JSONFileLoader.load_file = lambda self, path: _load(path)
-_services = functools.cache(Loader(include_default_search_paths=True).list_available_services)
-Loader.list_available_services = lambda self, type_name: _services(type_name)
-botocore.hooks.accepts_kwargs = functools.cache(botocore.hooks.accepts_kwargs)
-_aliased = functools.cache(EventAliaser(HierarchicalEmitter())._alias_event_name)
-EventAliaser._alias_event_name = lambda self, name: _aliased(name)
-for service in ("ec2", "iam", "lambda", "events", "sts", "logs", "sns"):
-    botocore.session.Session().create_client(
-        service, "us-east-1", aws_access_key_id="nobody", aws_secret_access_key="nothing"
-    )
+read_models("ec2", "iam", "lambda", "events", "sts", "logs", "sns")
 
 
 # Custodian checks the schema that it makes for the resources of a file each time.

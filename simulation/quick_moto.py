@@ -27,6 +27,8 @@ from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.utils import EC2_PREFIX_TO_RESOURCE, get_prefix
 from moto.sns.models import Subscription
 
+from . import quick_botocore  # noqa: F401 - moto reads the models of services too
+
 MAKE_KEY = Subscription.private_key
 
 
