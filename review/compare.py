@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator, Sized
 
@@ -14,7 +15,7 @@ ISOLATING = "isolate-instance"
 
 def compared(base: dict, head: dict) -> dict:
     """verdict: sentences, the gravest first; empty when nothing differs. findings, policies, calls,
-    permissions, mails: see the functions. played: the number of findings."""
+    parameters, permissions, mails, swap: see the functions. played: the number of findings."""
     both = {
         name: (base["findings"].get(name), told)
         for name, told in head["findings"].items()
@@ -24,6 +25,7 @@ def compared(base: dict, head: dict) -> dict:
         "findings": changed_findings(both),
         "policies": changed_policies(base["policies"], head["policies"]),
         "calls": changed_calls(both),
+        "parameters": changed_parameters(both),
         "permissions": changed_permissions(base["policies"], head["policies"]),
         "mails": changed_mails(both),
         "swap": changed_swap(both),
@@ -166,6 +168,40 @@ def changed_calls(both: dict) -> list[dict]:
 NO_CALLS = {"calls": []}
 
 
+def changed_parameters(both: dict) -> list[dict]:
+    """[{policy, call, findings, diff}]: calls that are made as often as before with something else
+    in them; the difference of the first finding."""
+    found: dict[tuple, dict] = {}
+    for finding, pair in both.items():
+        own = {one for told in pair for one in told.get("ids", [])}
+        for name, old, new in _policies(*pair):
+            if old is None or new is None or acting(old) != acting(new):
+                continue
+            before, after = _parameters(old, own), _parameters(new, own)
+            for call in before.keys() & after.keys():
+                if len(before[call]) == len(after[call]) and before[call] != after[call]:
+                    one = found.setdefault(
+                        (name, call),
+                        {
+                            "policy": name,
+                            "call": call,
+                            "findings": [],
+                            "diff": _diff(before[call], after[call]),
+                        },
+                    )
+                    one["findings"].append(finding)
+    return [found[key] for key in sorted(found)]
+
+
+def _parameters(of: dict, own: set[str]) -> dict[str, list[str]]:
+    """The parameters of each call, sorted: {call: texts without what is made up}."""
+    found: dict[str, list[str]] = {}
+    for call in of["calls"]:
+        said = json.dumps(call["parameters"], default=str, sort_keys=True)
+        found.setdefault(call["call"], []).append(normal(said, own))
+    return {call: sorted(texts) for call, texts in found.items()}
+
+
 def changed_permissions(base: dict, head: dict) -> list[dict]:
     """[{policy, more, less, lacks}] of the policies that need other IAM actions, or whose role
     lacks some. lacks: None where infra/account.yml has no role for it."""
@@ -215,12 +251,17 @@ def changed_mails(both: dict) -> list[dict]:
         for name, old, new in _policies(before, after):
             for one, other in zip(*(of["mails"] if of else [] for of in (old, new)), strict=False):
                 diff = _diff(_lines(one, own), _lines(other, own))
+                if not diff and normal(one["html"], own) != normal(other["html"], own):
+                    diff = HTML_ALONE
                 if diff:
                     found.setdefault((name, diff), []).append(finding)
     return [
         {"policy": name, "findings": findings, "diff": diff}
         for (name, diff), findings in found.items()
     ]
+
+
+HTML_ALONE = "(the same words, other HTML)"
 
 
 def _lines(mail: dict, own: set[str]) -> list[str]:
@@ -266,6 +307,9 @@ def verdict(found: dict, policies: dict) -> Iterator[str]:
         others = [f for f in others if not any(p["acts"] for p in f["policies"])]
         if others:
             yield f"other outcomes: {number(others, 'finding')}"
+    if found["parameters"]:
+        calls = ", ".join(dict.fromkeys(one["call"] for one in found["parameters"]))
+        yield f"other parameters in {calls}"
     if mails := [finding for one in found["mails"] for finding in one["findings"]]:
         yield f"other words in {number(mails, 'mail')}"
 

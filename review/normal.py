@@ -7,6 +7,8 @@ ID = re.compile(r"\b[a-z]{1,9}-(?:[0-9a-f]{17}|[0-9a-f]{8})\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|\+00:00))?")
 OF_AN_ARN = re.compile(r"(?<=/)[0-9a-f]{16}\b")
 RECORD = re.compile(r"RECORD=\w+")
+# of made-up ids and times: what a seal says of records, and what a mail said
+DIGEST = re.compile(r"(?<==)[\w-]{12}(?=[ \"])|\b[0-9a-f]{10}:[0-9a-f]{16}\b")
 
 
 def ids(text: str) -> set[str]:
@@ -24,6 +26,12 @@ def normal(text: str, own: Collection[str]) -> str:
         kind = found[0].partition("-")[0]
         return names.setdefault(found[0], f"{kind}-({len(names) + 1})")
 
-    return RECORD.sub(
-        "RECORD=(record)", TIME.sub("(time)", OF_AN_ARN.sub("(id)", ID.sub(name, text)))
-    )
+    for pattern, instead in (
+        (ID, name),
+        (OF_AN_ARN, "(id)"),
+        (TIME, "(time)"),
+        (RECORD, "RECORD=(record)"),
+        (DIGEST, "(digest)"),
+    ):
+        text = pattern.sub(instead, text)
+    return text

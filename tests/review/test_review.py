@@ -152,17 +152,29 @@ def test_only_written_differently(base, edit):
     assert text == "**Nothing changes:** all 1 findings end as before, in the same calls and mails."
 
 
-def test_other_words_of_a_mail_are_shown_before_and_after(base):
+def test_other_words_of_a_mail_and_other_parameters_are_shown_before_and_after(base):
     head = json.loads(json.dumps(base))
     for finding in head["findings"].values():
         for mail in finding["policies"]["finding-notify"]["mails"]:
             mail["text"] = mail["text"].replace("Instance", "Machine")
+        for mail in finding["policies"]["ec2-isolate"]["mails"]:
+            mail["html"] = mail["html"].replace("#1b1b1b", "#ffffff")
+    (made,) = [
+        call
+        for call in head["findings"][SCENARIO]["policies"]["ec2-isolate"]["calls"]
+        if call["call"] == "ec2:CreateSecurityGroup"
+    ]
+    made["parameters"]["GroupName"] = "Quarantine"
 
     found, text = judged(base, head)
 
-    assert found["verdict"] == ["other words in 3 mails"]
+    assert found["verdict"] == [
+        "other parameters in ec2:CreateSecurityGroup",
+        "other words in 5 mails",
+    ]
     assert "-Instance" in text or "- Instance" in text
-    assert "```diff" in text
+    assert "(the same words, other HTML)" in text
+    assert '"GroupName": "Quarantine"' in text and "```diff" in text
 
 
 def test_a_policy_more_one_less_and_a_function_that_fails(base):
