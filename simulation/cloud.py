@@ -35,7 +35,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.organizations.models import organizations_backends
 from werkzeug.serving import make_server
 
-from . import direct, function_logs
+from . import direct, function_logs, quick_import  # noqa: F401
 from .calls import Call, CallLog
 from .change_sets import corrected_change_sets
 from .cloudformation import keys_have_their_policies, no_value_is_no_element
