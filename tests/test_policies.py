@@ -9,6 +9,8 @@ import pytest
 
 from deployment.targets import ROOT
 from review.mutate import sources
+from review.steps import revert
+from review.steps import steps as step_classes
 
 POLICIES = {name: source.data for name, source in sources(ROOT / "policies").items()}
 GUARDS = [n for n, p in POLICIES.items() if p.get("mode", {}).get("type") == "cloudtrail"]
@@ -50,6 +52,32 @@ def test_whoever_isolates_means_the_same_group_and_spares_the_same_instances(opt
     assert None not in said.values() and len(set(said.values())) == 1, (
         f"{option} of isolate-instance differs: {said}"
     )
+
+
+def test_a_release_undoes_each_step_of_an_isolation_the_last_first():
+    """The groups before all, since the rest waits for them; the seal is lifted when all is done."""
+    of = {step.name: step for step in step_classes().values() if "ec2" in step.kinds}
+    isolate, *others = [name for name in steps("ec2-isolate") if revert(of[name])]
+    others.remove("seal-record")
+    back = [revert(of[name]).name for name in [isolate, *reversed(others), "seal-record"]]
+    assert [*steps("ec2-release")] == [
+        "verify-record", *back, "archive-finding", "notify-release", "fail-unless-complete"
+    ], "ec2-release: the revert of each step of ec2-isolate, in this order"  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", ["ec2-isolate-by-hand", "ec2-release"])
+def test_what_is_done_by_hand_is_done_to_one_instance_whatever_ec2_answers(policy):
+    assert POLICIES[policy].get("query") == [{"instance-id": "{instance}"}], "asks for all else"
+    assert POLICIES[policy]["filters"][0] == {"InstanceId": "{instance}"}, (
+        f"{policy}: the filter keeps out what the query should not have brought"
+    )
+
+
+def test_a_person_spares_the_same_instances_and_is_not_judged():
+    (by_hand,) = [f for f in POLICIES["ec2-isolate-by-hand"]["filters"] if "type" in f]
+    isolate = steps("ec2-isolate-by-hand")["isolate-instance"]
+    assert by_hand.get("exempt-tag") == isolate["exempt-tag"]
+    assert isolate.get("judge") == [], "a person has judged: nothing holds the isolation back"
 
 
 def test_the_brake_holds_the_sixth_of_an_hour_as_the_readme_says():
