@@ -121,3 +121,19 @@ def test_a_guard_is_started_by_every_call_that_it_names(policy):
     told = {*steps(policy).get("explain-call", {}).get("calls", ())}
     missing = (told | {*named_calls(POLICIES[policy]["filters"])}) - events(policy)
     assert not missing, f"{policy}: {', '.join(sorted(missing))} never starts it: see its events"
+
+
+@pytest.mark.parametrize("policy", GUARDS)
+def test_nobody_but_aws_can_start_a_guard(policy):
+    """Whoever has events:PutEvents may send any event, but not under a source of AWS."""
+    mode = POLICIES[policy]["mode"]
+    senders = {f"aws.{event['source'].partition('.')[0]}" for event in mode["events"]}
+    said = mode.get("pattern", {}).get("source", [])
+    assert {*said} == senders, f"{policy}: `pattern: {{source: {sorted(senders)}}}` in its mode"
+
+
+def test_who_opens_a_forensic_group_is_stopped_whoever_it_is():
+    """Tags are the pack's to write; rules are nobody's, not even with its credentials."""
+    asked = {*named_calls(POLICIES["forensic-group-guard"]["filters"])}
+    rules = events("forensic-group-guard") - {"CreateTags", "DeleteTags"}
+    assert asked == rules, f"forensic-group-guard: ask for {sorted(rules)} by detail.eventName"
