@@ -3,6 +3,7 @@
 Nothing of the cloud. What is remembered here are answers that depend on installed files alone.
 """
 
+import functools
 import gc
 import hashlib
 import os
@@ -10,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import botocore.hooks
 import c7n.cli  # noqa: F401
 import c7n.schema
 from c7n import mu
@@ -25,6 +27,8 @@ from .quick_botocore import read_models
 RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
 load_resources(RESOURCES)
 
+# Each handler of each client is inspected. They are kept, which is well in a process that ends soon.
+botocore.hooks.accepts_kwargs = functools.cache(botocore.hooks.accepts_kwargs)
 read_models("ec2", "iam", "lambda", "events", "sts", "logs", "sns")
 
 
