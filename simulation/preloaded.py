@@ -27,7 +27,7 @@ from .quick_botocore import read_models
 RESOURCES = ("aws.ec2", "aws.account", "aws.iam-user", "aws.security-group")
 load_resources(RESOURCES)
 
-# Each handler of each client is inspected. They are kept, which is well in a process that ends soon.
+# Each handler of each client is inspected. All are kept: that is for a process that ends soon.
 botocore.hooks.accepts_kwargs = functools.cache(botocore.hooks.accepts_kwargs)
 read_models("ec2", "iam", "lambda", "events", "sts", "logs", "sns")
 
