@@ -22,7 +22,8 @@ def read_findings(path: str | Path) -> list[dict]:
     """The EventBridge events of all findings in a file. NotAFinding, or OSError."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        json.dumps(data, ensure_ascii=False).encode()  # JSON can spell what is no text
+    except (ValueError, RecursionError) as error:
         raise NotAFinding(f"{path}: not JSON: {error}") from error
     try:
         if isinstance(data, dict) and isinstance(data.get("Findings"), list):

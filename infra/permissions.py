@@ -178,7 +178,7 @@ def why(name):
 def needs(policy):
     """The same, of a policy as Custodian loads it."""
     mode = policy.data.get("mode", {}).get("type")
-    finding = RESOLVING[policy.resource_type]
+    finding = RESOLVING.get(policy.resource_type, set())
     if mode == "cloudtrail" and policy.resource_type == "ec2":
         finding = finding | INTERFACES
     if mode is None and policy.resource_type == "iam-user":

@@ -26,10 +26,13 @@ def compared(base: dict, head: dict) -> dict:
         "policies": changed_policies(base["policies"], head["policies"]),
         "calls": changed_calls(both),
         "parameters": changed_parameters(both),
+        "order": changed_order(both),
+        "allowed": changed_roles(base["policies"], head["policies"]),
+        "modes": changed_modes(base["targets"], head["targets"]),
         "permissions": changed_permissions(base["policies"], head["policies"]),
         "mails": changed_mails(both),
         "swap": changed_swap(both),
-        "played": len(head["findings"]),
+        "played": sum(told["problem"] is None for told in head["findings"].values()),
     }
     return found | {"verdict": list(verdict(found, head["policies"]))}
 
@@ -53,7 +56,7 @@ def changed_findings(both: dict) -> list[dict]:
         ]
         isolates = bool(after.get("isolated")) - bool(before.get("isolated"))
         problem = after["problem"] != before["problem"]
-        others = before.get("regrouped") != after.get("regrouped")
+        others = sorted(strangers(after) - strangers(before))
         if policies or isolates or problem or others:
             found.append(
                 {
@@ -62,11 +65,16 @@ def changed_findings(both: dict) -> list[dict]:
                     "isolates": isolates,
                     "mails": (mailed(after) > 0) - (mailed(before) > 0),
                     "policies": policies,
-                    "regrouped": sorted(set(after.get("regrouped", [])) - set(after["isolated"])),
+                    "regrouped": others,
                     "problem": after["problem"],
                 }
             )
     return sorted(found, key=lambda one: (-abs(one["isolates"]), -one["isolates"], one["finding"]))
+
+
+def strangers(told: dict) -> set[str]:
+    """Instances whose groups have changed, but the finding's own."""
+    return set(told.get("regrouped", [])) - {told.get("target")}
 
 
 def _policies(before: dict, after: dict) -> Iterator[tuple[str, dict | None, dict | None]]:
@@ -82,7 +90,7 @@ def outcome(of: dict | None) -> object:
         bool(of["unmatched"]),
         of["stopped"],
         [(step["step"], step["status"]) for step in of["steps"]],
-        bool(of["error"]),
+        normal(of["error"] or "", ()),
         sorted((mail["to"], mail["problems"]) for mail in of["mails"]),
     )
 
@@ -100,7 +108,8 @@ def endings(before: dict | None, after: dict | None) -> tuple[str, str]:
     """Both ends of a policy, in words; where it acts in both, only what differs."""
     old, new = ending(before), ending(after)
     if acting(before) and acting(after) and sorted(old) != sorted(new):
-        old, new = [e for e in old if e not in new], [e for e in new if e not in old]
+        gone, more = Counter(old) - Counter(new), Counter(new) - Counter(old)
+        old, new = list(gone.elements()), list(more.elements())
     return "; ".join(old), "; ".join(new)
 
 
@@ -131,17 +140,29 @@ def changed_policies(base: dict, head: dict) -> list[dict]:
             found.append({"policy": name, **_place(new), "what": "added", "words": []})
         elif new is None:
             found.append({"policy": name, **_place(old), "what": "removed", "words": []})
-        elif lines := differences(old["data"], new["data"]):
+        elif lines := [*_moves(old, new), *differences(old["data"], new["data"])]:
             found.append({"policy": name, **_place(new), "what": "changed", "words": lines})
-        elif old["file"] != new["file"]:
-            words = [f"was {old['file']}"]
-            found.append({"policy": name, **_place(new), "what": "moved", "words": words})
     return found
+
+
+OPT_IN = {True: "only deployed by its name now", False: "every deploy takes it now"}
+
+
+def _moves(old: dict, new: dict) -> Iterator[str]:
+    if old["file"] != new["file"]:
+        yield f"was {old['file']}"
+    if old["opt_in"] != new["opt_in"]:
+        yield OPT_IN[new["opt_in"]]
 
 
 def _place(policy: dict) -> dict:
     mode = policy["data"].get("mode")
-    return {"file": policy["file"], "opt_in": policy["opt_in"], "deployed": mode is not None}
+    return {
+        "file": policy["file"],
+        "opt_in": policy["opt_in"],
+        "deployed": mode is not None,
+        "played": policy["pattern"] is not None,
+    }
 
 
 # Calls and permissions
@@ -193,6 +214,20 @@ def changed_parameters(both: dict) -> list[dict]:
     return [found[key] for key in sorted(found)]
 
 
+def changed_order(both: dict) -> list[str]:
+    """The policies that make the same calls in another order."""
+    return sorted(
+        {
+            name
+            for pair in both.values()
+            for name, old, new in _policies(*pair)
+            if old and new
+            for before, after in [[[call["call"] for call in of["calls"]] for of in (old, new)]]
+            if before != after and sorted(before) == sorted(after)
+        }
+    )
+
+
 def _parameters(of: dict, own: set[str]) -> dict[str, list[str]]:
     """The parameters of each call, sorted: {call: texts without what is made up}."""
     found: dict[str, list[str]] = {}
@@ -215,6 +250,27 @@ def changed_permissions(base: dict, head: dict) -> list[dict]:
                 {"policy": name, "more": sorted(more), "less": sorted(less), "lacks": lacks}
             )
     return found
+
+
+def changed_roles(base: dict, head: dict) -> list[dict]:
+    """[{policy, more, less}]: what the role of a function may, a line each, and may no longer."""
+    found = []
+    for name in sorted(base.keys() & head.keys()):
+        old, new = ({*(one[name].get("allowed") or ())} for one in (base, head))
+        if old != new:
+            found.append({"policy": name, "more": sorted(new - old), "less": sorted(old - new)})
+    return found
+
+
+def changed_modes(base: list[dict], head: list[dict]) -> list[dict]:
+    """[{target, before, after}]: the mode of accounts.yml in an account and region; None where it
+    says none or has no such target."""
+    old, new = ({f"{t['account']} {t['region']}": t["mode"] for t in some} for some in (base, head))
+    return [
+        {"target": one, "before": old.get(one), "after": new.get(one)}
+        for one in sorted(old | new)
+        if (one in old, old.get(one)) != (one in new, new.get(one))
+    ]
 
 
 def changed_swap(both: dict) -> dict | None:
@@ -265,7 +321,8 @@ HTML_ALONE = "(the same words, other HTML)"
 
 
 def _lines(mail: dict, own: set[str]) -> list[str]:
-    return normal(f"Subject: {mail['subject']}\n\n{mail['text']}", own).splitlines()
+    head = f"From: {mail['from']}\nSubject: {mail['subject']}"
+    return normal(f"{head}\n\n{mail['text']}", own).splitlines()
 
 
 def _diff(before: list[str], after: list[str]) -> str:
@@ -279,6 +336,8 @@ def _diff(before: list[str], after: list[str]) -> str:
 def verdict(found: dict, policies: dict) -> Iterator[str]:
     """What a reviewer must not miss, the gravest first."""
     findings = found["findings"]
+    for one in found["modes"]:
+        yield f"{one['target']} is {one['after'] or 'not said'}, was {one['before'] or 'not said'}"
     for words, those in (
         ("newly isolating", [f for f in findings if f["isolates"] == 1]),
         ("no longer isolating", [f for f in findings if f["isolates"] == -1]),
@@ -299,6 +358,12 @@ def verdict(found: dict, policies: dict) -> Iterator[str]:
             yield f"{one['policy']} needs {', '.join(one['lacks'])}, which its role lacks"
     if found["swap"]:
         yield _before_the_swap(found["swap"], policies)
+    for one in found["policies"]:
+        if moved := [line for line in one["words"] if line in OPT_IN.values()]:
+            yield f"{one['policy']}: {moved[0]}"
+    for one in found["allowed"]:
+        if one["more"]:
+            yield f"the role of {one['policy']} may more"
     for what in ("added", "removed"):
         names = [one["policy"] for one in found["policies"] if one["what"] == what]
         if names:
@@ -310,6 +375,8 @@ def verdict(found: dict, policies: dict) -> Iterator[str]:
     if found["parameters"]:
         calls = ", ".join(dict.fromkeys(one["call"] for one in found["parameters"]))
         yield f"other parameters in {calls}"
+    if found["order"]:
+        yield f"calls in another order: {', '.join(found['order'])}"
     if mails := [finding for one in found["mails"] for finding in one["findings"]]:
         yield f"other words in {number(mails, 'mail')}"
 

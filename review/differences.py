@@ -69,17 +69,21 @@ def _listed(values: list) -> str:
 
 def _elements(kind: str, before: list, after: list) -> Iterator[str]:
     """Filters or actions: gone, new, with other options, in another order."""
+    if before == after:
+        return
     old, new = ([_named(element) for element in some] for some in (before, after))
-    left = [name for name, _ in new]
+    left = list(new)
     for name, options in old:
-        if name not in left:
+        others = [more for other, more in left if other == name]
+        if not others:
             yield f"{kind} {name}: removed"
             continue
-        left.remove(name)
-        others = next(more for other, more in new if other == name)
-        for line in _values(dict(_flat(options)), dict(_flat(others))):
+        # of several of one name the same one, else the first that is left
+        other = options if options in others else others[0]
+        left.remove((name, other))
+        for line in _values(dict(_flat(options)), dict(_flat(other))):
             yield f"{kind} {name}: {line}"
-    for name in left:
+    for name, _ in left:
         place = [other for other, _ in new].index(name)
         behind = f"behind {new[place - 1][0]}" if place else "as the first"
         yield f"{kind} {name}: added {behind}"
@@ -103,7 +107,9 @@ def _named(element: object) -> tuple[str, dict]:
     if "type" in element:
         return element["type"], {key: value for key, value in element.items() if key != "type"}
     name = next(iter(element))
-    return (name, {}) if len(element) == 1 and name not in BLOCKS else (json.dumps(element), {})
+    if len(element) == 1 and name not in BLOCKS:
+        return name, {"value": element[name]}
+    return json.dumps(element), {}
 
 
 BLOCKS = ("and", "or", "not")

@@ -3,6 +3,7 @@
 from email.message import EmailMessage
 from pathlib import Path
 
+from deployment.errors import Refused
 from mailer import config as configuration
 from mailer.errors import Failure
 from mailer.mail import Mail
@@ -22,16 +23,23 @@ class Kept(Mail):
         return []
 
 
-class Mails:
-    """session: boto3's, in the account and region of the queue. path: of mailer.yml."""
+def config(path: Path) -> dict:
+    """What mailer.yml says. Raises Refused when it cannot be used."""
+    try:
+        return configuration.load(path)
+    except (configuration.ConfigError, OSError) as error:
+        raise Refused(f"no mail can be made: {error}") from error
 
-    def __init__(self, session, path: Path):
-        config = configuration.load(path)
+
+class Mails:
+    """session: boto3's, in the account and region of the queue. config: see `config`."""
+
+    def __init__(self, session, config: dict):
         courier = configuration.courier(config, session, Secrets(session), ways=(Kept,))
         self._courier, (self._kept,) = courier, courier.transports
 
     def read(self, queue: Queue) -> list[dict]:
-        """Take all messages off the queue: [{policy, to, subject, text, html, problems}].
+        """Take all messages off the queue: [{policy, to, from, subject, text, html, problems}].
 
         policy: that sent it. problems: who does not get it and why, a line each; where nobody does,
         `to` is empty and so is the rest.
@@ -54,6 +62,7 @@ def read(mail: EmailMessage) -> dict:
     parts = {part.get_content_subtype(): part for part in mail.walk() if not part.is_multipart()}
     content = {kind: part.get_content() for kind, part in parts.items()} if mail.keys() else {}
     return {
+        "from": str(mail["From"] or ""),
         "subject": str(mail["Subject"] or ""),
         "text": content.get("plain", ""),
         "html": content.get("html", ""),

@@ -24,7 +24,8 @@ def normal(text: str, own: Collection[str]) -> str:
         if found[0] in own:
             return found[0]
         kind = found[0].partition("-")[0]
-        return names.setdefault(found[0], f"{kind}-({len(names) + 1})")
+        of_kind = sum(known.startswith(f"{kind}-") for known in names)
+        return names.setdefault(found[0], f"{kind}-({of_kind + 1})")
 
     for pattern, instead in (
         (ID, name),

@@ -31,11 +31,12 @@ from simulation.world import build
 
 from . import decision
 from .functions import functions
-from .mails import Mails
+from .mails import Mails, config
 from .normal import ids
 from .shape import oddities
 
 TOPIC, QUEUE = "guardduty-response", "guardduty-response-mail"
+HERE, NOWHERE = "127.0.0.1", "http://127.0.0.1:9"
 NOT_TOLD = ("AssumeRole", "GetCallerIdentity")  # who is calling, which Lambda knows
 
 
@@ -52,6 +53,7 @@ class Stage:
     def __enter__(self) -> "Stage":
         with contextlib.ExitStack() as stack:
             self._cloud = stack.enter_context(Cloud(warm=True))
+            self._mails = partial(Mails, config=config(self.root / "mailer" / "mailer.yml"))
             stack.enter_context(silent("mailer"))  # what it says is among the mails
             self._stack = stack.pop_all()
         return self
@@ -63,8 +65,9 @@ class Stage:
         """Play the EventBridge event of a finding. Returns, ready for JSON:
 
         id, type, account, region: of the finding. ids: those of AWS in it. oddities: what is wrong
-        with it, see review/shape.py. isolated: the instances of its world that hold the forensic
-        group alone afterwards, which has no rule. regrouped: those whose groups have changed.
+        with it, see review/shape.py. target: its instance, None when EC2 has none. isolated: the
+        instances of its world whose interfaces hold one group alone afterwards, one without rules.
+        regrouped: those whose groups have changed.
         policies: {name: see `_policy`}. problem: None, or why it could not be played.
         """
         detail = event["detail"]
@@ -75,6 +78,7 @@ class Stage:
             "region": event["region"],
             "ids": sorted(ids(json.dumps(event))),
             "oddities": oddities(event),
+            "target": None,
             "isolated": [],
             "regrouped": [],
             "policies": {},
@@ -92,11 +96,12 @@ class Stage:
                 f"{'; '.join(told['oddities']) or describe(error)}"
             )
             return told
+        told["target"] = world.target
         before = world.snapshot()
         for name, function in called.items():
             told["policies"][name] = self._policy(function, event)
         session = self._cloud.session(event["account"], event["region"])
-        for mail in Mails(session, self.root / "mailer" / "mailer.yml").read(queue):
+        for mail in self._mails(session).read(queue):
             told["policies"][mail.pop("policy")]["mails"].append(mail)
         after = world.snapshot()
         told["isolated"] = [instance for instance in after if world.is_isolated(instance)]
@@ -137,8 +142,7 @@ class Stage:
         ran = self._invoke(function, event)
         told["error"], told["log"] = ran["error"], ran["log"]
         answer = (ran["answer"] or {}).get(function.policy)
-        if isinstance(answer, list):
-            told["steps"] = answer
+        told["steps"] = ran["steps"]
         told["filters"] = [
             {"filter": seen["filter"], "passed": seen["after"] > 0} for seen in ran["filters"]
         ]
@@ -167,6 +171,8 @@ class Stage:
             "AWS_LAMBDA_LOG_STREAM_NAME": "replay",
             "SIMULATION_FUNCTION_ARN": f"{function.name}",
         }
+        # a webhook of a policy gets no further than this machine
+        environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), NOWHERE) | {"NO_PROXY": HERE}
         return invoke(config, function.config["Timeout"], event, environment)
 
 

@@ -6,6 +6,7 @@ something else.
 """
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -14,7 +15,6 @@ from c7n.config import Config
 from c7n.loader import PolicyLoader
 
 from custom_actions import autonomy
-from deployment.errors import Refused
 from deployment.policies import FOLDER, opt_ins
 from deployment.policies import policies as deployable
 from deployment.targets import ROOT, listed
@@ -26,14 +26,16 @@ from .replay import replayed
 FORMAT = 1
 # How IAM calls the services of clients that it has another word for.
 SERVICES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
+ROLES = "guardduty-response-"
 ACCOUNT, REGION = permissions.ACCOUNT, "us-west-2"  # of rules that are shown; any will do
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-def record(folder):
-    """This revision as JSON, with what it does with all findings of a folder; see `review`."""
-    click.echo(json.dumps(recorded(folder), default=str))
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+def record(folder, output):
+    """Write this revision as JSON, with what it does with the findings of a folder; see review."""
+    output.write_text(json.dumps(recorded(folder), default=str))
 
 
 def recorded(folder: Path, root: Path = ROOT) -> dict:
@@ -53,11 +55,12 @@ def recorded(folder: Path, root: Path = ROOT) -> dict:
 
 
 def described(folder: Path, plays) -> dict:
-    """{name: {file, opt_in, data, pattern, needs, lacks}} of all policies of a folder.
+    """{name: {file, opt_in, data, pattern, needs, lacks, allowed}} of all policies of a folder.
 
     pattern: of the rule that a deploy makes, None for a policy that is not for findings. needs: the
-    IAM actions that its steps declare, and that it called in `plays`. lacks: those of them that the
-    role of its function in infra/account.yml does not allow; None where there is no such role.
+    IAM actions that its steps declare, and that it called in `plays`. allowed: what the role of its
+    function in infra/account.yml may, a line each; lacks: what of `needs` it may not. Both are None
+    where there is no such role.
     """
     deployable(folder)  # refuses what is not valid
     rules = functions(folder, ACCOUNT, REGION)
@@ -67,16 +70,39 @@ def described(folder: Path, plays) -> dict:
         data = yaml.safe_load(file.read_text())["policies"]
         for policy in loader.load_data({"policies": data}, str(file)):
             needs = set().union(*permissions.needs(policy).values()) | called(policy.name, plays)
-            role = permissions.roles().get(policy.name)
+            role = role_of(policy)
             found[policy.name] = {
                 "file": file.relative_to(folder.parent).as_posix(),
                 "opt_in": policy.name in opt_ins(folder),
                 "data": next(one for one in data if one["name"] == policy.name),
                 "pattern": rules[policy.name].pattern if policy.name in rules else None,
                 "needs": sorted(needs),
-                "lacks": None if role is None else sorted(needs - permissions.allowed(role)),
+                "lacks": None if role is None else sorted(n for n in needs if not may(role, n)),
+                "allowed": None if role is None else sorted(lines(role)),
             }
     return found
+
+
+def role_of(policy) -> list[permissions.Statement] | None:
+    """The statements of the role that a policy names, where infra/account.yml has it."""
+    name = str(policy.data.get("mode", {}).get("role", ""))
+    return permissions.roles().get(name.removeprefix(ROLES)) if name.startswith(ROLES) else None
+
+
+def may(role: list[permissions.Statement], action: str) -> bool:
+    """Whether an action is allowed, and not denied on everything, by its name."""
+    by = [s for s in role if any(fnmatchcase(action, pattern) for pattern in s.actions)]
+    denied = any(s.effect == "Deny" and s.resources == ["*"] and not s.condition for s in by)
+    return not denied and any(s.effect == "Allow" for s in by)
+
+
+def lines(role: list[permissions.Statement]) -> set[str]:
+    return {
+        f"{s.effect} {action} on {', '.join(map(str, s.resources))}"
+        + (f" if {json.dumps(s.condition, default=str, sort_keys=True)}" if s.condition else "")
+        for s in role
+        for action in s.actions
+    }
 
 
 def called(policy: str, plays) -> set[str]:
@@ -92,15 +118,11 @@ def _calls(told: dict, policy: str) -> list[dict]:
 
 def targets(file: Path) -> list[dict]:
     """The accounts and regions of accounts.yml, and the mode that it has for each, or None."""
-    try:
-        found = listed(file)
-    except Refused:  # the file is the user's, and a review of policies does not depend on it
-        return []
     return [
         {
             "account": f"{target.name} ({target.account_id})",
             "region": target.region,
             "mode": target.account.get("vars", {}).get(autonomy.OPTION),
         }
-        for target in found
+        for target in listed(file)
     ]

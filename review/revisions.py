@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,9 +39,11 @@ def checkout(revision: str | None, folder: Path) -> Iterator[Path]:
         git("worktree", "remove", "--force", str(folder))
 
 
-def git(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
+def git(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess:
+    """folder: of a checkout; ROOT by default. In a hook of git its variables would mean another."""
     return subprocess.run(  # noqa: S603
-        ["git", "-C", str(folder), *arguments],  # noqa: S607
+        ["git", "-C", str(folder or ROOT), *arguments],  # noqa: S607
+        env={key: value for key, value in os.environ.items() if not key.startswith("GIT_")},
         capture_output=True,
         text=True,
     )
@@ -59,30 +62,40 @@ def collect(folder: Path, sources: list[Path]) -> None:
                 to = folder / file.relative_to(top)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, to)
+    if not folder.exists():
+        raise Refused(f"There is no finding in {' and '.join(map(str, sources))}.")
 
 
-def start(root: Path, findings: Path) -> subprocess.Popen:
+def start(root: Path, findings: Path, output: Path) -> subprocess.Popen:
     """Have a checkout record itself, by its own code, while this process goes on."""
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "review", "record", str(findings)],
+        [sys.executable, "-m", "review", "record", str(findings), str(output)],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root)},
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that it is ended with what it has started
     )
 
 
-def answer(process: subprocess.Popen, revision: str) -> dict:
+def end(process: subprocess.Popen) -> None:
+    """End a process that has not, with what it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def answer(process: subprocess.Popen, revision: str, output: Path) -> dict:
     """The record of a revision. Raises Refused with what it said instead."""
-    told, errors = process.communicate()
+    _, errors = process.communicate()
     if process.returncode:
         lines = errors.replace(Refused.UNTOUCHED, "").strip().splitlines() or ["it said nothing"]
         said = " ".join(lines if process.returncode == Refused.exit_code else lines[-1:])
         if "No module named review" in said:
             said = "it is older than make review: compare with a later one"
         raise Refused(f"{revision} could not be played: {printable(said).rstrip('. ')}.")
-    record = json.loads(told)
+    record = json.loads(output.read_text())
     if record["format"] != FORMAT:
         raise Refused(f"{revision} records itself in another form than this review reads.")
     return record

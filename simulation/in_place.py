@@ -18,6 +18,7 @@ from multiprocessing import forkserver
 from .bootstrap import Context, WoundClock
 
 PROCESSES = multiprocessing.get_context("forkserver")
+OUTCOMES = "c7n:response"  # of custom_actions.response, which is not imported here
 PRELOAD = "simulation.in_place_preloaded"
 
 
@@ -35,8 +36,9 @@ def invoke(config: dict, timeout: int, event: dict, environment: dict[str, str])
     a sleep. environment: all of it, with credentials and the endpoint.
 
     Returns `answer` (what the handler returns, None after an error), `error` (None, or a line),
-    `filters` ([{filter, before, after}], how many resources each was given and let pass, up to the
-    one that stopped them) and `log`.
+    `steps` (the outcomes of all resources, after an error too), `filters` ([{filter, before,
+    after}], how many resources each was given and let pass, up to the one that stopped them) and
+    `log`.
     """
     ours, theirs = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_run, args=(theirs, config, timeout, event, environment))
@@ -47,7 +49,7 @@ def invoke(config: dict, timeout: int, event: dict, environment: dict[str, str])
     except EOFError:
         process.join()
         error = f"the process of the function ended with {process.exitcode}"
-        return {"answer": None, "error": error, "filters": [], "log": ""}
+        return {"answer": None, "error": error, "steps": [], "filters": [], "log": ""}
     finally:
         process.join()
         process.close()
@@ -66,18 +68,20 @@ def _run(channel, config: dict, timeout: int, event: dict, environment: dict[str
         clock = WoundClock().install()
         clock.deadline = time.time() + timeout
         clock.expire = lambda seconds: sys.exit(f"timed out: a sleep of {seconds:.0f} s")
-        told = {"answer": None, "error": None, "filters": []}
+        told = {"answer": None, "error": None, "steps": [], "filters": []}
+        resources = []
         try:
-            told["answer"] = _handled(event, clock.deadline, told["filters"])
+            told["answer"] = _handled(event, clock.deadline, told["filters"], resources)
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, Lambda reports it
             told["error"] = f"{type(error).__name__}: {error}"
             traceback.print_exc(file=log)
+        told["steps"] = [outcome for one in resources for outcome in one.get(OUTCOMES, ())]
         log.seek(0)
         channel.send(told | {"log": log.read()})
         channel.close()
 
 
-def _handled(event: dict, deadline: float, seen: list[dict]) -> dict:
+def _handled(event: dict, deadline: float, seen: list[dict], resources: list[dict]) -> dict:
     # here, so that who starts the server need not import them
     from c7n.manager import ResourceManager
 
@@ -85,10 +89,12 @@ def _handled(event: dict, deadline: float, seen: list[dict]) -> dict:
 
     filter_resources = ResourceManager.filter_resources
 
-    def filtered(manager, resources, event=None):
+    def filtered(manager, given, event=None):
         for element in manager.filters:
             element.process = _told(element, seen)
-        return filter_resources(manager, resources, event)
+        left = filter_resources(manager, given, event)
+        resources.extend(left)
+        return left
 
     ResourceManager.filter_resources = filtered
     return handler.run(event, Context(str(uuid.uuid4()), deadline))

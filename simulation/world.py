@@ -103,12 +103,11 @@ class World:
         }
 
     def is_isolated(self, instance_id: str) -> bool:
-        """Whether every interface has the forensic group alone, and that has no rule."""
+        """Whether every interface has one group alone, and that has no rule: a forensic one."""
         interfaces = self.snapshot()[instance_id]["interfaces"]
-        held = [group for interface in interfaces for group in interface["groups"]]
-        if len(held) != len(interfaces) or {g["name"] for g in held} != {"ForensicSecurityGroup"}:
+        if not interfaces or any(len(interface["groups"]) != 1 for interface in interfaces):
             return False
-        ids = sorted({group["id"] for group in held})
+        ids = sorted({interface["groups"][0]["id"] for interface in interfaces})
         shown = self.client("ec2").describe_security_groups(GroupIds=ids)["SecurityGroups"]
         return not any(g["IpPermissions"] or g["IpPermissionsEgress"] for g in shown)
 

@@ -149,3 +149,10 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(NotAFinding, match=f"finding.json: .*{message}"):
         read_findings(file)
+
+
+@pytest.mark.parametrize("text", ['{"id": "a\\ud800"}', "[" * 100_000])
+def test_what_python_cannot_take_as_json_is_no_finding(tmp_path, text):
+    (tmp_path / "odd.json").write_text(text)
+    with pytest.raises(NotAFinding, match="not JSON"):
+        read_finding(tmp_path / "odd.json")

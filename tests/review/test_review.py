@@ -1,13 +1,19 @@
 """Changes to policies as a pull request brings them, and what `make review` says of each."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from deployment.errors import Refused
+from review import revisions
 from review.compare import compared
+from review.differences import differences
 from review.record import recorded
 from review.report import fenced, markdown, words
 from review.review import reach, unjudged
@@ -69,7 +75,8 @@ def edit(revision):
 
 def judged(base, head):
     found = compared(base, head)
-    return found, markdown(found | {"reach": reach(base, head), "unjudged": []})
+    more = {"reach": reach(found["policies"], head, []), "unjudged": []}
+    return found, markdown(found | more)
 
 
 def test_the_role_condition_dropped(base, edit):
@@ -208,8 +215,147 @@ def test_what_a_stranger_writes_is_no_markup():
     assert block.startswith("`````diff\n") and block.endswith("\n`````")
 
 
-def test_what_a_play_of_findings_cannot_judge_is_said():
-    said = "\n".join(unjudged(["infra/account.yml", "policies/isolation-guard.yml", "README.md"]))
+def test_what_a_play_of_findings_cannot_judge_is_said(base):
+    guard = {"policy": "isolation-guard", "played": False, "what": "changed"}
 
-    assert "infra/ changed" in said and "policies/isolation-guard.yml: not for findings" in said
-    assert unjudged(["policies/ec2-isolate.yml", "docs/runbook.md"]) == []
+    said = "\n".join(unjudged([guard], ["infra/account.yml", "README.md"]))
+
+    assert "infra/ changed" in said and "isolation-guard: not for findings" in said
+    assert unjudged([], ["policies/ec2-isolate.yml", "docs/runbook.md"]) == []
+    # new code reaches every function
+    (sandbox, _) = reach([], base, ["custom_actions/seal.py"])
+    assert "ec2-isolate" in sandbox["policies"] and "ec2-release" not in sandbox["policies"]
+    assert "iam-user-deactivate-access-key" not in sandbox["policies"]
+
+
+def test_a_function_that_fails_still_shows_its_steps(base, edit):
+    def hurry(policy):
+        policy["mode"]["timeout"] = 30
+
+    found, _ = judged(base, edit(hurry, SCENARIO))
+
+    assert "ec2-isolate fails on 1 finding" in found["verdict"]
+    (of,) = found["findings"][0]["policies"]
+    assert "isolate-instance failed" in of["after"] and "OutOfTime" in of["after"]
+    assert found["policies"][0]["words"] == ["mode.timeout is now 30, was 300"]
+
+
+def test_what_no_finding_shows_is_compared_too(base):
+    """Modes of accounts.yml, what roles may, what a deploy takes, the order of calls."""
+    head = json.loads(json.dumps(base))
+    head["targets"][0]["mode"] = "contain"
+    head["policies"]["finding-notify"] |= {
+        "opt_in": True,
+        "file": "policies/opt-in/finding-notify.yml",
+    }
+    head["policies"]["ec2-isolate"]["allowed"].append("Allow iam:PutUserPolicy on *")
+    calls = head["findings"][SCENARIO]["policies"]["ec2-isolate"]["calls"]
+    calls[-2:] = reversed(calls[-2:])
+
+    found, text = judged(base, head)
+
+    assert found["verdict"] == [
+        "sandbox (111122223333) us-west-2 is contain, was observe",
+        "finding-notify: only deployed by its name now",
+        "the role of ec2-isolate may more",
+        "calls in another order: ec2-isolate",
+    ]
+    assert found["allowed"][0]["more"] == ["Allow iam:PutUserPolicy on *"]
+    assert found["policies"][0]["words"] == [
+        "was policies/finding-notify.yml",
+        "only deployed by its name now",
+    ]
+    assert "Nothing changes" not in text
+
+
+def test_differences_of_filters_and_actions_of_one_name():
+    a, b = {"type": "value", "key": "A", "value": 1}, {"type": "value", "key": "B", "value": 2}
+    policy = {"filters": [{"tag:Env": "prod"}, a, b], "actions": ["stop", "stop"]}
+    other = {"filters": [{"tag:Env": "dev"}, a, b | {"value": 3}], "actions": ["stop", "stop"]}
+
+    assert differences(policy, policy) == []
+    assert differences(policy, other) == [
+        'filter tag:Env: value is now "dev", was "prod"',
+        "filter value: value is now 3, was 2",
+    ]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A small one, with a finding, a link to it, and JSON that is no finding."""
+    root = tmp_path / "repository"
+    (root / "tests" / "findings").mkdir(parents=True)
+    (root / "tests" / "p" / "positive").mkdir(parents=True)
+    (root / "tests" / "other").mkdir()
+    (root / "tests" / "findings" / "a.json").write_text("{}")
+    (root / "tests" / "p" / "positive" / "a.json").symlink_to("../../findings/a.json")
+    (root / "tests" / "p" / "positive" / "b.json").write_text("{}")
+    (root / "tests" / "other" / "c.json").write_text("{}")
+    monkeypatch.setattr(revisions, "ROOT", root)
+    monkeypatch.setenv("GIT_DIR", "/nowhere")  # as in a hook
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        assert revisions.git(*who, *command).returncode == 0
+    return root
+
+
+def test_a_checkout_of_a_revision_and_what_differs_here(repository, tmp_path):
+    (repository / "policies.yml").write_text("new")
+
+    with (
+        revisions.checkout("HEAD", tmp_path / "one") as one,
+        revisions.checkout(None, None) as here,
+    ):
+        assert (one / "tests" / "findings" / "a.json").exists() and here == repository
+        assert revisions.changed_files(one, here) == ["policies.yml"]
+        revisions.collect(tmp_path / "found", [one, here])
+
+    assert not (tmp_path / "one").exists()
+    assert "one" not in revisions.git("worktree", "list").stdout
+    collected = sorted(path.relative_to(tmp_path) for path in (tmp_path / "found").rglob("*.json"))
+    assert [str(path) for path in collected] == ["found/findings/a.json", "found/p/positive/b.json"]
+
+
+@pytest.mark.parametrize("name", ["nosuch", "--help", "HEAD..HEAD", "", "HEAD:tests"])
+def test_what_is_no_revision_is_refused(repository, tmp_path, name):
+    with (
+        pytest.raises(Refused, match="git knows no revision"),
+        revisions.checkout(name, tmp_path / "one"),
+    ):
+        pass
+
+
+def test_without_a_finding_nothing_is_judged(repository, tmp_path):
+    with pytest.raises(Refused, match="There is no finding in"):
+        revisions.collect(tmp_path / "found", [tmp_path / "one"])
+
+
+@pytest.mark.slow
+def test_the_command_judges_a_change_of_the_files_here(tmp_path):
+    """Two processes, each with the code of its checkout; nothing is left behind."""
+    found = folder(tmp_path / "findings", [TARGET])
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
+    policy = clone / "policies" / "ec2-isolate.yml"
+    text = policy.read_text()
+    policy.write_text(text.replace("- leave-service", "- leave-servise", 1))
+    command = [sys.executable, "-m", "review", "review", "--base", "HEAD", "--findings", found]
+    environment = os.environ | {"PYTHONPATH": str(clone), "TMPDIR": str(tmp_path)}
+
+    ran = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+
+    assert ran.returncode == 2 and "could not be played" in ran.stderr  # twice the same key
+    text = policy.read_text()
+    start, end = (
+        text.index("        not-inbound:"),
+        text.index("        # By what the finding says"),
+    )
+    policy.write_text(text[:start] + text[end:])
+
+    ran = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("**newly isolating: 1 finding")
+    assert not list(tmp_path.glob("review-*"))
+    listed = ["git", "-C", clone, "worktree", "list"]
+    assert len(subprocess.check_output(listed).splitlines()) == 1
