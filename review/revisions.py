@@ -92,6 +92,7 @@ def answer(process: subprocess.Popen, revision: str, output: Path) -> dict:
     if process.returncode:
         lines = errors.replace(Refused.UNTOUCHED, "").strip().splitlines() or ["it said nothing"]
         said = " ".join(lines if process.returncode == Refused.exit_code else lines[-1:])
+        said = said.partition("Failed validating")[0]  # behind that stands Custodian's whole schema
         if "No module named review" in said:
             said = "it is older than make review: compare with a later one"
         raise Refused(f"{revision} could not be played: {printable(said).rstrip('. ')}.")
