@@ -5,11 +5,13 @@ it, the weekly run that failed as one issue.
     python3 .github/post.py issue FILE
 
 It runs beside a token that may write, so it is the default branch's, imports the standard library
-alone, and takes FILE for what it is: a text that whoever opened the pull request has written.
+alone, and takes FILE for what it is: a text that whoever opened the pull request has written. No
+FILE for a review means that it could not be made, which replaces the review of a commit before.
 
 Environment: GITHUB_TOKEN, and what every job has: GITHUB_API_URL, GITHUB_REPOSITORY. RUN_URL: where
-the text was made. For a review HEAD_OWNER, HEAD_BRANCH and HEAD_SHA of the run that made it, and
-BASE, the branch that pull requests go to. They come from GitHub, never from FILE.
+the text was made. For a review HEAD_REPOSITORY (its number), HEAD_OWNER, HEAD_BRANCH and HEAD_SHA
+of the run that made it, and BASE, the branch that pull requests go to. They come from GitHub, never
+from FILE.
 Permissions: `pull-requests: write` for a review, `issues: write` for an issue.
 Exit code 0 also when the pull request has moved on; 1 with a sentence when GitHub refuses.
 https://docs.github.com/en/rest/issues/comments, https://docs.github.com/en/rest/pulls/pulls
@@ -48,39 +50,62 @@ def read(path):
 
 
 def harmless(text):
-    """The text without what would call people, refer to other issues, or hide what it says."""
+    """The text without what would call people, refer or lead to somewhere, or hide what it says.
+
+    A space of no width breaks what Markdown and GitHub would make of it, in code as well, where an
+    entity would be shown as it is written: mentions, references (#1, GH-1), addresses, links and
+    images, HTML with its comments, entities. https://github.github.com/gfm/ and
+    https://docs.github.com/en/get-started/writing-on-github/working-with-advanced-formatting/autolinked-references-and-urls
+    """
     kept = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf"))
-    shown = re.sub(r"@(?=\S)|#(?=\d)", "\\g<0>\u200b", "".join(kept))
+    shown = re.sub(BROKEN, "\\g<0>\u200b", "".join(kept))
     if len(shown) <= ROOM:
         return shown
-    return shown[:ROOM].rpartition("\n")[0] + "\n\n*Cut here: the run has all of it.*\n"
+    cut = shown[:ROOM]
+    return (cut.rpartition("\n")[0] or cut) + "\n\n*Cut here: the run has all of it.*\n"
+
+
+# A backslash before punctuation is gone when GitHub looks for addresses and references.
+BROKEN = r"""(?xi)
+    @ (?=\S)
+    | \# (?=\d)
+    | GH (?=\\?-\d)
+    | : (?=\\?/\\?/)
+    | www (?=\\?\.)
+    | < (?=[a-z/!?])
+    | & (?=[a-z\#])
+    | \] (?=[(:])
+"""
 
 
 def review(text, run):
     """One comment of the pull request whose head is what was reviewed."""
-    owner, branch, sha, base = (
-        os.environ[name] for name in ("HEAD_OWNER", "HEAD_BRANCH", "HEAD_SHA", "BASE")
+    repository, owner, branch, sha, base = (
+        os.environ[name]
+        for name in ("HEAD_REPOSITORY", "HEAD_OWNER", "HEAD_BRANCH", "HEAD_SHA", "BASE")
     )
-    pulls = [
+    numbers = [
         pull["number"]
         for pull in pages("pulls", state="open", base=base, head=f"{owner}:{branch}")
         if pull["head"]["sha"] == sha
+        # an owner can have a fork beside the repository; of one that is gone nothing is told
+        and str((pull["head"]["repo"] or {}).get("id")) == repository
     ]
-    if not pulls:
-        return f"No open pull request has {sha} as its head: nothing was written."
-    if not text.strip():
-        return "The run made no text: nothing was written."
-    body = (
-        f"{MARK}\n*Made by the code of this pull request itself, at {sha} ([run]({run})): it shows "
+    if len(numbers) != 1:
+        return f"{len(numbers)} open pull requests have {sha} as their head: nothing was written."
+    said = (
+        f"*Made by the code of this pull request itself, at {sha} ([run]({run})): it shows "
         f"what the change does, not that its author is to be trusted.*\n\n{text}"
+        if text.strip()
+        else f"**The review of {sha} could not be made:** see [the run]({run})."
     )
-    (number,) = pulls  # a head and a base have one open pull request
-    for comment in pages(f"issues/{number}/comments"):
+    body = f"{MARK}\n{said}"
+    for comment in pages(f"issues/{numbers[0]}/comments"):
         if comment["user"]["login"] == BOT and comment["body"].startswith(MARK):
             call("PATCH", f"issues/comments/{int(comment['id'])}", {"body": body})
-            return f"Comment of pull request {number} brought up to date."
-    call("POST", f"issues/{int(number)}/comments", {"body": body})
-    return f"Comment of pull request {number} written."
+            return f"Comment of pull request {numbers[0]} brought up to date."
+    call("POST", f"issues/{int(numbers[0])}/comments", {"body": body})
+    return f"Comment of pull request {numbers[0]} written."
 
 
 def issue(text, run):

@@ -1,7 +1,8 @@
 """The Markdown of a review.
 
-What comes from findings, mails and policies is code, or without any markup: a pull request can come
-from anybody.
+What comes from findings, mails, policies and accounts.yml is code, or without any markup: a pull
+request can come from anybody. The text has no HTML, no entity and no link: .github/post.py lets
+none of them work.
 """
 
 import re
@@ -11,21 +12,25 @@ import jinja2
 
 from deployment.errors import printable
 
+from .compare import number
+
 TEMPLATE = Path(__file__).parent / "templates" / "review.md.j2"
-MOST = 40  # rows of findings, and mails
+MOST = 40  # rows of a table, and mails
+LINES = 60  # of one difference
 LARGEST = 60_000  # characters; GitHub takes 65,536 in a comment
 
 
 def markdown(found: dict) -> str:
     """found: what `compare.compared` returns, with `reach`, `missing` and `unjudged`."""
     environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True)  # noqa: S701
-    environment.filters |= {"cell": code, "cells": codes, "words": words, "fenced": fenced}
+    filters = (code, cell, cells, words, fenced)
+    environment.filters |= {function.__name__: function for function in filters}
     template = environment.from_string(TEMPLATE.read_text())
-    text = template.render(found, most=MOST, marks=marks).strip()
+    text = template.render(found, most=MOST, marks=marks, more=more).strip()
     if len(text) > LARGEST:
-        text = (
-            text[:LARGEST].rpartition("\n")[0] + "\n\nCut here: it is longer than a comment may be."
-        )
+        # between two blocks, of which none has an empty line, or a fence would stay open
+        whole = text[:LARGEST].rpartition("\n\n")[0]
+        text = f"{whole}\n\nCut here: it is longer than a comment may be."
     return text
 
 
@@ -37,24 +42,44 @@ def marks(one: dict) -> str:
     return "**changes another instance**" if one["regrouped"] else ""
 
 
+def more(things: list) -> str:
+    """What stands below the first ones."""
+    return f"\nAnd {len(things) - MOST} more.\n" if len(things) > MOST else ""
+
+
 def code(text: object) -> str:
-    """A span of code in a cell of a table."""
-    plain = " ".join(printable(text).replace("`", "'").replace("|", "\\|").split())
+    """A span of code."""
+    plain = " ".join(printable(text).replace("`", "'").split())
     return f"`{plain}`" if plain else ""
 
 
-def codes(texts: list) -> str:
-    return ", ".join(map(code, texts))
+def cell(text: object) -> str:
+    """A span of code in a cell of a table, which a bar would end even there."""
+    return code(text).replace("|", "\\|")
+
+
+def cells(texts: list) -> str:
+    return ", ".join(map(cell, texts))
 
 
 def words(text: object) -> str:
-    """Words in a cell: no markup, no HTML, no mention of anybody."""
+    """Words in a cell or a list: no markup, no HTML, no link, no mention of anybody.
+
+    Markdown's own characters get a backslash, what GitHub links by itself gets a space of no width.
+    """
     plain = " ".join(printable(text).split())
-    return re.sub(r"[\\`*_\[\]#|<>~&@]", lambda found: f"&#{ord(found[0])};", plain)
+    plain = LINKED.sub("\\g<0>\u200b", plain)
+    return re.sub(r"[\\`*_\[\]|~<>&$]|^[#+-]", r"\\\g<0>", plain)
+
+
+LINKED = re.compile(r"@|#(?=\d)|GH(?=-\d)|:(?=//)|www(?=\.)", re.IGNORECASE)
 
 
 def fenced(text: str) -> str:
-    """A block of code that its content cannot end."""
+    """A block of code that its content cannot end, of its first lines."""
+    lines = printable(text).split("\n")
+    if others := lines[LINES:]:
+        lines[LINES:] = [f"... and {number(others, 'line')} more"]
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}diff\n{printable(text)}\n{fence}"
+    return "\n".join([f"{fence}diff", *lines, fence])

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -188,13 +189,23 @@ def github(monkeypatch):
         def log_message(self, *_):
             pass
 
-    def pull(number, sha, base="main"):
-        return {"number": number, "head": {"sha": sha}, "base": {"ref": base}, "from": "eve:fix"}
+    def pull(number, sha, base="main", repository=55):
+        return {
+            "number": number,
+            "head": {"sha": sha, "repo": repository and {"id": repository}},
+            "base": {"ref": base},
+            "from": "eve:fix",
+        }
 
     hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     hub.calls = []
     hub.lists = {
-        "pulls": [pull(6, "a" * 40, "old"), pull(7, "a" * 40)],
+        "pulls": [
+            pull(5, "a" * 40, repository=None),  # of a fork that is gone
+            pull(6, "a" * 40, "old"),
+            pull(7, "a" * 40),
+            pull(8, "a" * 40, repository=56),  # of another fork of the same owner
+        ],
         "issues/7/comments": [
             {"id": n, "user": {"login": "eve"}, "body": "<!-- policy review -->"} for n in range(99)
         ],
@@ -213,6 +224,7 @@ def github(monkeypatch):
             "GITHUB_REPOSITORY": "org/pack",
             "GITHUB_TOKEN": "the-token",
             "RUN_URL": "https://github.com/org/pack/actions/runs/1",
+            "HEAD_REPOSITORY": "55",
             "HEAD_OWNER": "eve",
             "HEAD_BRANCH": "fix",
             "HEAD_SHA": "a" * 40,
@@ -222,7 +234,7 @@ def github(monkeypatch):
             monkeypatch.setenv(name, value)
         return script.main(kind, file)
 
-    hub.post = post
+    hub.post, hub.harmless = post, script.harmless
     yield hub
     hub.shutdown()
     thread.join()
@@ -249,18 +261,66 @@ def test_the_review_is_one_comment_which_is_updated(github, tmp_path):
     github.post("review", file)
     (_, (method, path, said)) = github.calls
     assert (method, path) == ("PATCH", "issues/comments/501")
-    assert "Cut here" in said["body"]
+    assert "|" * 59_000 in said["body"] and said["body"].endswith("the run has all of it.*\n")
+
+    # the next commit's could not be made: the former one must not read as if it were its
+    file.unlink()
+    github.post("review", file)
+    (*_, (method, path, said)) = github.calls
+    assert (method, path) == ("PATCH", "issues/comments/501")
+    assert said["body"].startswith("<!-- policy review -->\n") and "|" not in said["body"]
+    assert f"The review of {'a' * 40} could not be made" in said["body"]
+    assert "actions/runs/1" in said["body"]
+
+
+def test_what_is_posted_calls_nobody_leads_nowhere_and_hides_nothing(github):
+    evil = r"""@octocat, org/repo#12, #12, GH-12, gh-12, GH\-12
+&#x40;octocat &commat;octocat &num;12 &#x23;12 &#35;12 a@\b
+https://github.com/org/repo/issues/12 http:\//evil.example www.evil.example www\.evil.example
+<https://evil.example> <img src=https://evil.example/x.png> <b>bold</b> <octo@evil.example>
+![image](//evil.example/x.png) [Approve](/org/repo/pull/7) [here][there] [there]
+
+[there]: //evil.example "hidden"
+
+[here]: /org/repo
+<!-- this hides -->
+
+<details><summary>closed</summary>
+"""
+    harmless = github.harmless(evil + "the end \u202e@\u2066octocat\x1b[2J")
+    parsed = MarkdownIt("commonmark", {"html": True}).parse(harmless)
+    inner = [child for token in parsed for child in token.children or []]
+    assert {token.type for token in [*parsed, *inner]} == {
+        "paragraph_open", "paragraph_close", "inline", "text", "softbreak"
+    }  # fmt: skip
+    shown = "\n".join(token.content for token in inner)
+    assert not re.search(r"(?i)@\w|#\d|GH-\d|://|www\.|[\u202e\u2066\x1b]", shown)
+    read = shown.replace("\u200b", "")
+    for part in (
+        "&#x40;octocat",
+        "<img src=",
+        '"hidden"',
+        "<!-- this hides -->",
+        "the end @octocat",
+    ):
+        assert part in read
 
 
 def test_a_review_of_what_is_no_head_any_more_writes_nothing(github, tmp_path):
     file = tmp_path / "review.md"
     file.write_text("old")
-    assert "No open pull request" in github.post("review", file, HEAD_SHA="b" * 40)
-    assert "No open pull request" in github.post("review", file, HEAD_OWNER="adam")
-    # a link would read what is beside it
-    (tmp_path / "link.md").symlink_to(file)
-    assert "made no text" in github.post("review", tmp_path / "link.md")
+    for other in ({"HEAD_SHA": "b" * 40}, {"HEAD_OWNER": "adam"}, {"HEAD_REPOSITORY": "57"}):
+        assert github.post("review", file, **other).startswith("0 open pull requests")
+    github.lists["pulls"] *= 2
+    assert github.post("review", file).startswith("2 open pull requests")
     assert github.calls == []
+
+
+def test_a_link_is_not_followed(github, tmp_path):
+    (tmp_path / "file").write_text("what is beside it")
+    (tmp_path / "link.md").symlink_to(tmp_path / "file")
+    github.post("review", tmp_path / "link.md")
+    assert "what is beside it" not in str(github.calls)
 
 
 def test_the_weekly_run_has_one_open_issue(github, tmp_path):

@@ -156,7 +156,7 @@ def test_only_written_differently(base, edit):
     found, text = judged(base, edit(lambda policy: None, TARGET))
 
     assert found["verdict"] == [] and found["policies"] == []
-    assert text == "**Nothing changes:** all 1 findings end as before, in the same calls and mails."
+    assert text == "**Nothing changes:** the finding ends as before, in the same calls and mails."
 
 
 def test_other_words_of_a_mail_and_other_parameters_are_shown_before_and_after(base):
@@ -209,7 +209,8 @@ def test_a_policy_more_one_less_and_a_function_that_fails(base):
 def test_what_a_stranger_writes_is_no_markup():
     evil = "@everyone <img src=x> [a](http://b) `c` | **d** \x1b[2J\n# e"
 
-    for part in ("@", "<img", "](", "`", "|", "**", "\x1b", "\n"):
+    # what a renderer makes of it: test_report.py
+    for part in ("@e", " <img", " [", " `", " |", "**", "\x1b", "\n"):
         assert part not in words(evil)
     block = fenced("a\n````\n# out")
     assert block.startswith("`````diff\n") and block.endswith("\n`````")
