@@ -267,6 +267,7 @@ def test_what_no_finding_shows_is_compared_too(base):
         "only deployed by its name now",
     ]
     assert "Nothing changes" not in text
+    assert "- may: `Allow iam:PutUserPolicy on *`" in text
 
 
 def test_differences_of_filters_and_actions_of_one_name():
