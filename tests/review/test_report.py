@@ -155,17 +155,13 @@ def test_what_is_too_long_is_cut_where_it_matters_least():
 
 
 def test_one_finding_is_one():
-    none = {
-        "verdict": [],
-        "policies": [],
-        "calls": [],
-        "permissions": [],
-        "missing": ["a way back"],
-    }
+    none = {"verdict": [], "policies": [], "calls": [], "permissions": []}
 
     assert markdown(none | {"played": 1}).startswith("**Nothing changes:** the finding ends as")
     text = markdown(none | {"played": 3})
     assert text.startswith("**Nothing changes:** all 3 findings end as before")
     # what is missing is missing although no finding tells
+    text = markdown(none | {"played": 3, "missing": ["a way back"]})
+    assert text.startswith("**No finding ends in another way:** all 3 findings end as before")
     assert text.endswith("## What is missing\n\n- a way back")
     assert "1 finding was played" in markdown(found_of("x") | {"played": 1})
