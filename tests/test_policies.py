@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from custom_actions.steps.evidence import SETTINGS
 from deployment.targets import ROOT
 from review.mutate import sources
 from review.steps import revert
@@ -137,3 +138,43 @@ def test_who_opens_a_forensic_group_is_stopped_whoever_it_is():
     asked = {*named_calls(POLICIES["forensic-group-guard"]["filters"])}
     rules = events("forensic-group-guard") - {"CreateTags", "DeleteTags"}
     assert asked == rules, f"forensic-group-guard: ask for {sorted(rules)} by detail.eventName"
+
+
+def roles_of(step):
+    """Those of the functions for findings that have a step, in the account and in members."""
+    having = [n for n in POLICIES if n not in GUARDS and "mode" in POLICIES[n] and step in steps(n)]
+    return {f"guardduty-response-{where}{name}" for name in having for where in ("", "member-")}
+
+
+def asked(filters, key):
+    """What filters ask for under a key of the event, wherever they stand."""
+    for one in filters:
+        if not isinstance(one, dict):
+            continue
+        for block in ("or", "and", "not"):
+            yield from asked(one.get(block, ()), key)
+        if one.get("key", "").endswith(key):
+            yield from one["value"] if isinstance(one["value"], list) else [one["value"]]
+
+
+@pytest.mark.parametrize(
+    "policy, step, guards",
+    [
+        ("isolation-guard", "isolate-instance", ["isolation-guard"]),
+        ("forensic-group-guard", "isolate-instance", ["isolation-guard", "forensic-group-guard"]),
+        ("response-guard", "revoke-role-sessions", ["response-guard"]),
+    ],
+)
+def test_a_guard_knows_the_roles_of_the_pack_and_no_other(policy, step, guards):
+    """One too few, and it takes the response for an intruder; one too many may do what it likes."""
+    known = {*asked(POLICIES[policy]["filters"], "sessionIssuer.userName")}
+    wanted = roles_of(step) | {f"guardduty-response-{guard}" for guard in guards}
+    assert known == wanted, f"{policy}: leave out calls of {sorted(wanted)}"
+
+
+def test_the_isolation_guard_looks_at_each_protection_that_it_puts_back():
+    told = str(POLICIES["isolation-guard"]["filters"])
+    for attribute in [*(setting.attribute for setting in SETTINGS), "blockDeviceMapping"]:
+        assert f"detail.requestParameters.{attribute}'" in told, (
+            f"isolation-guard: nobody is told when {attribute} is changed: add it to its filters"
+        )
