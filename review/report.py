@@ -69,7 +69,7 @@ def words(text: object) -> str:
     """
     plain = " ".join(printable(text).split())
     plain = LINKED.sub("\\g<0>\u200b", plain)
-    return re.sub(r"[\\`*_\[\]|~<>&$]|^[#+-]", r"\\\g<0>", plain)
+    return re.sub(r"[\\`*_\[\]|~<>&]|^[#+-]", r"\\\g<0>", plain)
 
 
 LINKED = re.compile(r"@|#(?=\d)|GH(?=-\d)|:(?=//)|www(?=\.)", re.IGNORECASE)

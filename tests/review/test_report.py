@@ -121,6 +121,8 @@ def test_nothing_in_a_review_is_markup_of_a_stranger_and_its_own_stays(harmless)
     for text in EVIL:
         said = markdown(found_of(text, plain(text)))
         assert read(said) == read(harmless(said))
+        spans = {content for kind, content in read(said) if kind == "code_inline"}
+        assert spans == {plain(text).replace("`", "'")}
         # the same headings, tables, lists and blocks, of whatever words
         inner = {"text", "text_special", "code_inline"}
         for shown in (said, harmless(said)):
@@ -152,6 +154,7 @@ def test_what_is_too_long_is_cut_where_it_matters_least():
         "## Calls with other parameters",
     ]
     assert text.count("| `x` | `x` | x | `x` |") == 40 and text.count("And 5 more.") == 2
+    assert text.count("\n- x") == 40 + 1
 
 
 def test_one_finding_is_one():
