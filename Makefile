@@ -73,7 +73,7 @@ lint: $(INSTALLED) ## Style of Python and YAML, what is stale in docs/, what the
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/yamllint --strict .
-	$(BIN)/zizmor --quiet --offline --strict-collection .github
+	$(BIN)/zizmor --quiet --offline --strict-collection .github/workflows
 	@$(REVIEW) catalogue --check
 	@$(BIN)/python -m infra.permissions | cmp -s - docs/permissions.md || { echo "docs/permissions.md is stale: make permissions"; exit 1; }
 

@@ -107,6 +107,7 @@ def found_of(text, diff="-a\n+b"):
         ],
         "policies": [{"policy": text, "file": text, "what": "changed", "words": [text]}],
         "calls": [{"policy": text, "call": text, "before": 1, "after": 2}],
+        "allowed": [{"policy": text, "more": [text], "less": [text]}],
         "parameters": [one],
         "permissions": [{"policy": text, "more": [text], "less": [text], "lacks": [text]}],
         "mails": [one],

@@ -15,7 +15,7 @@ from review import revisions
 from review.compare import compared
 from review.differences import differences
 from review.record import recorded
-from review.report import fenced, markdown, words
+from review.report import markdown
 from review.review import reach, unjudged
 
 ROOT = Path(__file__).parents[2]
@@ -204,16 +204,6 @@ def test_a_policy_more_one_less_and_a_function_that_fails(base):
     ):
         assert words_ in said
     assert "FAILS: PolicyExecutionError: no" in text
-
-
-def test_what_a_stranger_writes_is_no_markup():
-    evil = "@everyone <img src=x> [a](http://b) `c` | **d** \x1b[2J\n# e"
-
-    # what a renderer makes of it: test_report.py
-    for part in ("@e", " <img", " [", " `", " |", "**", "\x1b", "\n"):
-        assert part not in words(evil)
-    block = fenced("a\n````\n# out")
-    assert block.startswith("`````diff\n") and block.endswith("\n`````")
 
 
 def test_what_a_play_of_findings_cannot_judge_is_said(base):
