@@ -120,7 +120,7 @@ permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, a
 catalogue: $(INSTALLED) ## Write docs/policies.md: what triggers each policy, what it does, how to undo it
 	$(REVIEW) catalogue
 
-new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=<finding type>] [RESOURCE=ec2|iam-user|account]
+new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=Execution:EC2/SuspiciousFile] [RESOURCE=ec2|iam-user|account]
 	@$(REVIEW) new-policy --name "$(NAME)" $(if $(TYPE),--type "$(TYPE)") $(if $(RESOURCE),--resource "$(RESOURCE)")
 	@$(MAKE) --silent permissions catalogue
 

@@ -16,7 +16,7 @@ import click
 import jinja2
 import yaml
 
-from custom_actions.finding import is_sample
+from custom_actions.finding import is_among, is_sample
 from custom_actions.finding_file import as_event
 from deployment import policies
 from deployment.errors import Refused
@@ -208,7 +208,7 @@ root_option = click.option(
 
 @click.command("new-policy")
 @click.option("--name", required=True)
-@click.option("--type", "finding_type", help="of GuardDuty's findings")
+@click.option("--type", "finding_type", help="of findings, such as Execution:EC2/SuspiciousFile")
 @click.option("--resource", type=click.Choice(list(KINDS)), default="ec2", show_default=True)
 @root_option
 def new_policy(name, finding_type, resource, root):
@@ -225,6 +225,14 @@ def new_policy(name, finding_type, resource, root):
         families = " or ".join(f"<purpose>:{family}/<what>" for family in kind.families)
         raise Refused(f"TYPE={finding_type} is no finding type of {resource}, {families}.")
     tree = Tree(root)
+    there = policies.policies(root / "policies", "guard-duty")
+    for other, data in there.items():
+        types = data["mode"]["pattern"]["detail"]["type"]
+        if other not in MAILED and data["resource"] == resource and is_among(types, finding_type):
+            raise Refused(
+                f"policy {other} acts on TYPE={finding_type} already: take another type, or add "
+                "what is missing to that policy."
+            )
     words = {"name": name, "type": finding_type, "resource": resource, "kind": kind}
     words |= {"camel": camel(name)}
     tree.add(f"policies/opt-in/{name}.yml", skeleton("policy.yml", **words))
@@ -237,7 +245,7 @@ def new_policy(name, finding_type, resource, root):
         for prefix in ("guardduty-response-", "guardduty-response-member-"):
             tree.beside(f"policies/{guard}.yml", prefix + kind.like, prefix + name)
     mail(tree, name, finding_type)
-    link_findings(tree, name, kind)
+    link_findings(tree, name, kind, there)
     done(tree, f".venv/bin/pytest {test} tests/test_contract.py, then CONTRIBUTING.md.")
 
 
@@ -270,9 +278,11 @@ def add_findings(tree, name, finding_type, kind):
         add("-of-another-user", resource=resource)
 
 
-def link_findings(tree, name, kind):
-    """Each finding into the folders of the policies, as review/findings.py wants it."""
-    data = policies.policies(tree.root / "policies", "guard-duty")
+def link_findings(tree, name, kind, data):
+    """Each finding into the folders of the policies, as review/findings.py wants it.
+
+    data: the policies for findings that are there, {name: data}.
+    """
     for path in (f"policies/opt-in/{name}.yml", *(f"policies/{one}.yml" for one in MAILED)):
         data = data | {Path(path).stem: yaml.safe_load(tree.read(path))["policies"][0]}
     new = [path for path in tree.texts if path.parent == FINDINGS]

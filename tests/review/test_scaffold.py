@@ -106,6 +106,10 @@ def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(check
             ["new-policy", "--name", "a-b", "--type", "Policy:S3/BucketPublicAccessGranted"],
             "is no finding type of ec2, <purpose>:EC2/<what> or <purpose>:Runtime/<what>",
         ),
+        (
+            ["new-policy", "--name", "a-b", "--type", "CryptoCurrency:EC2/BitcoinTool.B"],
+            "policy ec2-isolate acts on TYPE=CryptoCurrency:EC2/BitcoinTool.B already",
+        ),
         (["new-policy", "--name", "there-already"], "policies/opt-in/there-already.yml is there"),
         (["new-step", "--name", "isolate"], "NAME=isolate is not two or more words"),
     ],
