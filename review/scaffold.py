@@ -21,6 +21,7 @@ from custom_actions.finding_file import as_event
 from deployment import policies
 from deployment.errors import Refused
 from deployment.targets import ROOT
+from infra.permissions import Loader
 from review.coverage import functions_of
 from review.decision import decide
 from review.findings import KINDS as FOLDERS
@@ -233,6 +234,7 @@ def new_policy(name, finding_type, resource, root):
                 f"policy {other} acts on TYPE={finding_type} already: take another type, or add "
                 "what is missing to that policy."
             )
+    refuse_taken(tree, name)
     words = {"name": name, "type": finding_type, "resource": resource, "kind": kind}
     words |= {"camel": camel(name)}
     tree.add(f"policies/opt-in/{name}.yml", skeleton("policy.yml", **words))
@@ -247,6 +249,22 @@ def new_policy(name, finding_type, resource, root):
     mail(tree, name, finding_type)
     link_findings(tree, name, kind, there)
     done(tree, f".venv/bin/pytest {test} tests/test_contract.py, then CONTRIBUTING.md.")
+
+
+def refuse_taken(tree, name):
+    """Raises Refused when something of the pack has the name already."""
+    for path in [*sorted((tree.root / "policies").rglob("*.yml")), tree.root / "tests" / name]:
+        if path.stem == name and path.exists():
+            raise Refused(f"{path.relative_to(tree.root)} is there already: take another name.")
+    new = {camel(name), f"{camel(name)}InMembers", f"With{camel(name)}"}
+    for template in ("infra/account.yml", "infra/member-role.yml"):
+        data = yaml.load(tree.read(template), Loader)  # noqa: S506 - a SafeLoader
+        for part in ("Parameters", "Conditions", "Resources"):
+            if taken := new & {*data[part]}:
+                raise Refused(
+                    f"NAME={name}: {template} has {min(taken)} in its {part} already: take "
+                    "another name."
+                )
 
 
 def add_findings(tree, name, finding_type, kind):

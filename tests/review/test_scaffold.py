@@ -111,12 +111,23 @@ def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(check
             "policy ec2-isolate acts on TYPE=CryptoCurrency:EC2/BitcoinTool.B already",
         ),
         (["new-policy", "--name", "there-already"], "policies/opt-in/there-already.yml is there"),
+        (["new-policy", "--name", "ec2-isolate"], "policies/ec2-isolate.yml is there already"),
+        (["new-policy", "--name", "cut-it"], "tests/cut-it is there already"),
+        (
+            ["new-policy", "--name", "dead-letters"],
+            "NAME=dead-letters: infra/account.yml has DeadLetters in its Resources already",
+        ),
+        (
+            ["new-policy", "--name", "forensic-group"],
+            "NAME=forensic-group: infra/account.yml has ForensicGroup in its Resources already",
+        ),
         (["new-step", "--name", "isolate"], "NAME=isolate is not two or more words"),
     ],
 )
 def test_what_is_refused_is_said_and_changes_nothing(checkout, arguments, sentence):
     there = checkout / "policies/opt-in/there-already.yml"
     there.write_text("policies: []\n")
+    (checkout / "tests/cut-it").mkdir()
     before = files(checkout)
 
     code, output = run(checkout, *arguments)
