@@ -256,7 +256,8 @@ def refuse_taken(tree, name):
     for path in [*sorted((tree.root / "policies").rglob("*.yml")), tree.root / "tests" / name]:
         if path.stem == name and path.exists():
             raise Refused(f"{path.relative_to(tree.root)} is there already: take another name.")
-    new = {camel(name), f"{camel(name)}InMembers", f"With{camel(name)}"}
+    word = camel(name)
+    new = {word, f"{word}InMembers", f"With{word}", f"Make{word}"}
     for template in ("infra/account.yml", "infra/member-role.yml"):
         data = yaml.load(tree.read(template), Loader)  # noqa: S506 - a SafeLoader
         for part in ("Parameters", "Conditions", "Resources"):
@@ -323,20 +324,31 @@ def link_findings(tree, name, kind, data):
 
 
 def add_rights(tree, name, words):
-    """The role of the function, in its account and in members; who may pass and deploy it."""
-    account, operators = "infra/account.yml", "infra/operators.yml"
+    """The role of the function, in its account and in members; who may pass and deploy it.
+
+    The roles are made where the parameter With<Name> is yes, since the policy is opt-in.
+    """
+    account, member, operators = (
+        f"infra/{stack}.yml" for stack in ("account", "member-role", "operators")
+    )
+    parameter = skeleton("parameter.yml", **words)
+    tree.insert(account, "  MemberRole:\n", parameter)
+    tree.insert(member, "\nConditions:\n", parameter)
+    tree.insert(account, "\n# One role for each", skeleton("conditions.yml", member=False, **words))
+    tree.insert(member, "\nResources:\n", skeleton("conditions.yml", member=True, **words))
+    tree.insert(
+        account,
+        "                      # yamllint enable rule:line-length\n",
+        skeleton("publisher.yml", **words),
+    )
     central = "  # Central mode (custom_actions/central.py)"
     tree.insert(account, central, skeleton("role.yml", member=False, **words) + "\n")
     tree.insert(account, "  Topic:\n", skeleton("members.yml", **words) + "\n")
-    tree.append("infra/member-role.yml", "\n" + skeleton("role.yml", member=True, **words))
+    tree.append(member, "\n" + skeleton("role.yml", member=True, **words))
     rights = ", ".join(["Tell", *(words["kind"].managed or ["and its own"])])
     tree.insert(account, "# docs/permissions.md says why", f"#   {name:<32} {rights}\n")
-    for prefix, paths in (
-        ("guardduty-response-", (account, operators)),
-        ("custodian-", (operators,)),
-    ):
-        for path in paths:
-            tree.beside(path, f"{prefix}guardduty-guard", prefix + name)
+    for prefix in ("guardduty-response-", "custodian-"):
+        tree.beside(operators, f"{prefix}guardduty-guard", prefix + name)
 
 
 def mail(tree, name, finding_type):

@@ -70,6 +70,10 @@ def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(check
         assert longest in text or "response-guard" in path, path
     roles = yaml.load((checkout / EDITED[0]).read_text(), Loader)["Resources"]  # noqa: S506
     assert roles["RoleX"]["Properties"]["RoleName"] == "guardduty-response-role-x"
+    for template, condition in ((EDITED[0], "MakeRoleX"), (EDITED[1], "WithRoleX")):
+        stack = yaml.load((checkout / template).read_text(), Loader)  # noqa: S506
+        assert stack["Parameters"]["WithRoleX"]["Default"] == "no", "opt-in: in no account unasked"
+        assert stack["Resources"]["RoleX"]["Condition"] == condition in stack["Conditions"]
     mailed = (checkout / "policies/finding-notify.yml").read_text()
     assert "- Execution:EC2/SuspiciousFile\n" in mailed
     for policy, kind, ending in (
