@@ -443,11 +443,19 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
 
 @each_policy
 def test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy(path, policy):
-    if "mode" in policy:
-        words = ["autonomy", *(["member-role"] if is_for_findings(policy) else [])]
-        options = {word: f"{{{word}}}" for word in words}
-        brake = {"max-per-hour": "{max-per-hour}"} if policy["name"] == "ec2-isolate" else {}
-        assert policy["mode"]["execution-options"] == options | brake
+    if "mode" not in policy:
+        return
+    words = ["autonomy"]
+    if is_for_findings(policy):
+        words.append("member-role")
+        if "isolate-instance" in changing(path):
+            words.append("max-per-hour")
+    wanted = {word: f"{{{word}}}" for word in words}
+    found = policy["mode"].get("execution-options")
+    assert found == wanted, (
+        f"policy {policy['name']}: make `execution-options` of its mode {wanted}, not {found}: "
+        "what a deploy says, MODE, MEMBER_ROLE and MAX_PER_HOUR, gets into the function by them"
+    )
 
 
 def test_opt_in_policies_are_not_deployed_by_make():

@@ -98,6 +98,13 @@ def test_a_policy_that_would_act_on_samples_or_on_what_nobody_is_told_of(written
     ):
         check(written(policy), policy)
 
+    policy = without(new(), "mode", "execution-options", "max-per-hour")
+    check = contract.test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy
+    with pytest.raises(
+        AssertionError, match="^policy ec2-new: make `execution-options` .*max-per-hour"
+    ):
+        check(written(policy), policy)
+
     policy = new()
     policy["mode"]["pattern"]["detail"]["type"].append("Behavior:EC2/TrafficVolumeUnusual")
     with pytest.raises(AssertionError, match="^policy ec2-new: add Behavior:EC2/TrafficVolumeUnus"):

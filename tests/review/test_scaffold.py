@@ -91,6 +91,11 @@ def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(check
     assert "'Discovery:IAMUser/AnomalousBehavior'" in (checkout / EDITED[7]).read_text()
     (policy,) = yaml.safe_load((checkout / "policies/opt-in/iam-x.yml").read_text())["policies"]
     assert policy["actions"][0] == "deactivate-access-key"
+    assert "max-per-hour" not in policy["mode"]["execution-options"]
+    (policy,) = yaml.safe_load((checkout / f"policies/opt-in/{longest}.yml").read_text())[
+        "policies"
+    ]
+    assert policy["mode"]["execution-options"]["max-per-hour"] == "{max-per-hour}"
 
     assert run(checkout, "new-step", "--name", "mark-it")[0] == 0
     step = (checkout / "custom_actions/steps/mark_it.py").read_text()
