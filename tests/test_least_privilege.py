@@ -9,6 +9,7 @@ import itertools
 import pytest
 import yaml
 from c7n.manager import resources as registry
+from click.testing import CliRunner
 
 from custom_actions import transition_group
 from infra import permissions
@@ -48,9 +49,27 @@ def test_what_is_chosen_allows_what_cutting_connections_takes_and_the_way_back()
     assert permissions.allowed(allowed) == back | set(transition_group.PERMISSIONS)
 
 
-def test_the_page_about_permissions_is_not_stale():
-    page = (ROOT / "docs" / "permissions.md").read_text()
-    assert page == permissions.page(), "make permissions"
+def test_the_page_about_permissions_is_not_stale_and_is_written_when_it_is_whole(
+    tmp_path, monkeypatch
+):
+    run, page = CliRunner().invoke, permissions.PAGE.read_text()
+    fresh = run(permissions.main, ["--check"])
+    assert (fresh.exit_code, fresh.output) == (0, "")
+
+    monkeypatch.setattr(permissions, "PAGE", tmp_path / "permissions.md")
+    stale = run(permissions.main, ["--check"])
+    assert (stale.exit_code, stale.output) == (
+        1,
+        "docs/permissions.md is stale: make permissions\n",
+    )
+    assert run(permissions.main).exit_code == 0 and permissions.PAGE.read_text() == page
+
+    monkeypatch.delitem(permissions.roles(), "guardduty-guard")
+    lacking = run(permissions.main)
+    assert lacking.exit_code == 2 and permissions.PAGE.read_text() == page
+    assert lacking.output.startswith(
+        "policy guardduty-guard: no role guardduty-response-guardduty-guard in infra/account.yml."
+    )
 
 
 @pytest.mark.parametrize("policy", ["ec2-isolate", "finding-notify"])
