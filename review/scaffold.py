@@ -15,6 +15,8 @@ from typing import NamedTuple
 import click
 import jinja2
 import yaml
+from c7n.manager import resources
+from c7n.resources import load_resources
 
 from custom_actions.finding import is_among, is_sample
 from custom_actions.finding_file import as_event
@@ -32,6 +34,7 @@ FINDINGS = Path("tests/findings")
 ADMINISTRATOR = "444455556666"  # of the members, in tests/findings
 LONGEST_NAME = 30  # with the longest prefix of a member's role, 64 characters
 LONGEST_LINE = 120  # of YAML, see .yamllint
+OF_THE_PACK = ("ec2", "account", "iam-user", "security-group")  # what its actions are of
 TYPE = re.compile(r"[A-Z]\w+:(\w+)/[\w.&!-]+")
 
 
@@ -371,6 +374,14 @@ def new_step(name, root):
     """A step on an EC2 instance that works, with its revert, stage and test."""
     if not re.fullmatch(r"[a-z]+(-[a-z]+)+", name):
         raise Refused(f"NAME={name} is not two or more words in small letters with - between them.")
+    load_resources([f"aws.{kind}" for kind in OF_THE_PACK])
+    for kind in OF_THE_PACK:
+        for taken in (name, f"undo-{name}"):
+            if element := resources.get(kind).action_registry.get(taken):
+                raise Refused(
+                    f"NAME={name}: {element.__module__}.{element.__qualname__} is {taken} of "
+                    f"{kind} already: take another name."
+                )
     tree, module = Tree(root), name.replace("-", "_")
     words = {"name": name, "module": module, "camel": camel(name), "constant": module.upper()}
     words |= {"title": name.replace("-", " ").capitalize(), "base": f"Of{camel(name)}"}

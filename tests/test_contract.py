@@ -26,6 +26,7 @@ import custom_actions
 from custom_actions import provision
 from custom_actions.builtin import TELLING, BuiltIn, Telling
 from custom_actions.finding import is_among
+from custom_actions.registry import register
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
 from mailer.config import RUNTIME
@@ -134,6 +135,15 @@ for kind in {KINDS}:
     ours = {f"action {kind} {name}" for kind, name in ACTIONS}
     ours |= {f"filter {kind} {name}" for kind, name in FILTERS}
     assert not ours & taken
+
+
+def test_no_element_takes_a_name_of_another():
+    load_resources(["aws.ec2"])
+    for name in ("fail-unless-complete", "stop"):
+        taken = registry.get("ec2").action_registry.get(name)
+        with pytest.raises(ValueError, match=f"^{name} of ec2 is {taken.__module__}"):
+            register(name, Step, "ec2")
+        assert registry.get("ec2").action_registry.get(name) is taken
 
 
 @functools.cache

@@ -130,6 +130,12 @@ def test_a_policy_is_named_wherever_a_function_is_and_a_step_is_registered(check
             ["new-policy", "--name", "forensic-group"],
             "NAME=forensic-group: infra/account.yml has ForensicGroup in its Resources already",
         ),
+        (
+            ["new-step", "--name", "fail-unless-complete"],
+            "NAME=fail-unless-complete: custom_actions.response.FailUnlessComplete is "
+            "fail-unless-complete of ec2 already",
+        ),
+        (["new-step", "--name", "modify-security-groups"], "is modify-security-groups of ec2 alre"),
         (["new-step", "--name", "isolate"], "NAME=isolate is not two or more words"),
     ],
 )
