@@ -221,6 +221,15 @@ class Entry:
         return list(dict.fromkeys(command for step in wanted for command in by_hand(step)))
 
     @property
+    def for_good(self) -> list[Step]:
+        """The steps that change something and have no way back that a person could run."""
+        return [
+            step
+            for step in self.changing
+            if not step.is_revert and not ((back := revert(step)) and by_hand(back))
+        ]
+
+    @property
     def findings(self) -> list[tuple[str, list[str]]]:
         """The findings of tests/ by what becomes of them, as paths from docs/."""
         kinds = {"positive": "it acts on", "negative": "it leaves alone", "sample": "samples"}
