@@ -22,7 +22,7 @@ from deployment import policies
 from deployment.errors import Refused
 from infra import permissions
 from review import filters, prose
-from review.decision import fields
+from review.ablation import fields
 from review.steps import Step, revert, reverted, steps, undone
 
 ROOT = Path(__file__).resolve().parent.parent
