@@ -27,6 +27,10 @@ def declared(policy):
     return set().union(*permissions.why(policy).values())
 
 
+def listed(permissions):
+    return ", ".join(sorted(permissions))
+
+
 def called(cloud, function):
     services = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
     return {
@@ -37,8 +41,16 @@ def called(cloud, function):
 
 @pytest.mark.parametrize("policy", permissions.deployed())
 def test_a_role_allows_what_its_policy_declares_and_no_more(policy):
-    allowed = permissions.allowed(permissions.roles()[policy])
-    assert allowed == declared(policy)
+    allowed, needed = permissions.allowed(permissions.role(policy)), declared(policy)
+    role = f"role guardduty-response-{policy} in infra/account.yml"
+    assert not needed - allowed, (
+        f"policy {policy} declares {listed(needed - allowed)}: add that to {role}, or its function "
+        "is refused"
+    )
+    assert not allowed - needed, (
+        f"policy {policy} declares no {listed(allowed - needed)}: take that out of {role}, or "
+        "declare it in `permissions` of the step that calls it"
+    )
 
 
 def test_what_is_chosen_allows_what_cutting_connections_takes_and_the_way_back():
@@ -46,7 +58,10 @@ def test_what_is_chosen_allows_what_cutting_connections_takes_and_the_way_back()
     stack = permissions.resources("account.yml")
     allowed = permissions.statements(stack["TransitionGroup"]["Properties"]["PolicyDocument"])
     back = {"ec2:ModifyNetworkInterfaceAttribute"}
-    assert permissions.allowed(allowed) == back | set(transition_group.PERMISSIONS)
+    needed = back | set(transition_group.PERMISSIONS)
+    assert permissions.allowed(allowed) == needed, (
+        f"have TransitionGroup of infra/account.yml allow {listed(needed)}, and nothing else"
+    )
 
 
 def test_the_page_about_permissions_is_not_stale_and_is_written_when_it_is_whole(
@@ -76,7 +91,11 @@ def test_the_page_about_permissions_is_not_stale_and_is_written_when_it_is_whole
 def test_a_policy_calls_nothing_that_it_does_not_declare(scene, pack, policy):
     pack.deliver(scene.finding(scene.instance(scene.groups, scene.groups[:1])))
 
-    assert called(scene.cloud, f"custodian-{policy}") - BY_LAMBDA <= declared(policy)
+    more = called(scene.cloud, f"custodian-{policy}") - BY_LAMBDA - declared(policy)
+    assert not more, (
+        f"policy {policy} calls {listed(more)} and declares none: add that to `permissions` of the "
+        "step that does, and to the role"
+    )
 
 
 STEPS = {
@@ -127,4 +146,8 @@ def test_a_step_declares_exactly_what_it_calls(scene, pack, tmp_path, step):
         )
     ) | {"elasticloadbalancing:DescribeTargetGroups"}  # for the last healthy one: there is none
     made = called(scene.cloud, f"custodian-only-{step}") - BY_LAMBDA
-    assert made - BY_CUSTODIAN == permissions - BY_CUSTODIAN
+    differ = (made - BY_CUSTODIAN) ^ (permissions - BY_CUSTODIAN)
+    assert not differ, (
+        f"{step}: it calls {listed(differ & made) or 'nothing'} undeclared, and declares "
+        f"{listed(differ - made) or 'nothing'} that it does not call: put its `permissions` right"
+    )
