@@ -251,7 +251,12 @@ def new_policy(name, finding_type, resource, root):
             tree.beside(f"policies/{guard}.yml", prefix + kind.like, prefix + name)
     mail(tree, name, finding_type)
     link_findings(tree, name, kind, there)
-    done(tree, f".venv/bin/pytest {test} tests/test_contract.py, then CONTRIBUTING.md.")
+    checks = "tests/test_contract.py tests/test_findings.py tests/review/test_coverage.py"
+    done(
+        tree,
+        f"put real findings in place of tests/findings/{name}*.json, then .venv/bin/pytest {test} "
+        f"{checks}, then CONTRIBUTING.md.",
+    )
 
 
 def refuse_taken(tree, name):
