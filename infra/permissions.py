@@ -1,6 +1,6 @@
 """What the roles and managed policies of the templates here allow, and which step needs it.
 
-    python -m infra.permissions > docs/permissions.md     (make permissions)
+    python -m infra.permissions     (make permissions) writes docs/permissions.md; --check compares
 
 Allowed is what the templates say; needed is what the actions and filters of the policies declare,
 and what Custodian and Lambda do themselves. tests/test_least_privilege.py holds both against each
@@ -11,13 +11,17 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import yaml
 from c7n.config import Config
 from c7n.loader import PolicyLoader
 
 import custom_actions  # noqa: F401 - registers the actions
+from deployment.errors import Refused
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "permissions.md"
+STALE = "docs/permissions.md is stale: make permissions"
 POLICIES = sorted((ROOT / "policies").rglob("*.yml"))
 ACCOUNT = "111122223333"
 
@@ -144,6 +148,13 @@ def roles():
     return found
 
 
+def role(policy):
+    """What the role of a policy's function may do. Raises Refused when the policy has none."""
+    if policy not in roles():
+        raise Refused(f"policy {policy}: no role guardduty-response-{policy} in infra/account.yml.")
+    return roles()[policy]
+
+
 def allowed(of):
     """The actions that statements allow."""
     return {action for s in of if s.effect == "Allow" for action in s.actions}
@@ -224,14 +235,14 @@ names of actions; resources and conditions are compared with IAM's own data and 
 
 
 def page():
-    """docs/permissions.md."""
+    """docs/permissions.md. Raises Refused when a function has no role."""
     steps = why("ec2-isolate")
     isolating = steps["`isolate-instance`"] | steps["`notify-once`"]
     isolating |= steps["Custodian, to find the resource"]
     parts = [HEAD.format(isolating=", ".join(f"`{action}`" for action in sorted(isolating)))]
     for name in deployed():
         text = f"## {name}\n\nRole `guardduty-response-{name}`, function `custodian-{name}`.\n"
-        parts.append(text + "\n" + _table(roles()[name], reasons(why(name))))
+        parts.append(text + "\n" + _table(role(name), reasons(why(name))))
     parts.append(
         "### In member accounts\n\nA function in GuardDuty's administrator account, deployed "
         "with `MEMBER_ROLE=guardduty-response-member` acts in a member by the role "
@@ -306,5 +317,17 @@ def _conditions(statement):
     return ", ".join(found)
 
 
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; end with 1 where the page is stale.")
+def main(check):
+    """Write docs/permissions.md: what each role may do, and which step needs it."""
+    made = page()
+    if not check:
+        PAGE.write_text(made)
+    elif not PAGE.exists() or PAGE.read_text() != made:
+        click.echo(STALE, err=True)
+        raise SystemExit(1)
+
+
 if __name__ == "__main__":
-    print(page(), end="")
+    main()

@@ -153,9 +153,9 @@ def entries(policy: dict, path: Path, name: str, seen: set) -> Iterator[tuple]:
             "types": f"a finding of {kind(entry)} that the policy acts on",
             "actor-only": f"a finding of {kind(entry)} whose resource is the target, not the actor",
             "not-inbound": f"an INBOUND finding of {kind(entry)}",
-        }.get(name, f"a finding that has {words(entry)} as {name}")
+        }.get(name, f"a finding that has {called(entry)} as {name}")
         listed = "" if name == "types" else f"{name} "
-        yield f"{listed}without {words(entry)}", without(policy, (*path, number)), wanted
+        yield f"{listed}without {called(entry)}", without(policy, (*path, number)), wanted
 
 
 def widened(policy: dict, path: Path) -> Iterator[tuple]:
@@ -220,7 +220,10 @@ def at(data: object, path: Path) -> object:
     return functools.reduce(operator.getitem, path, data)
 
 
-def fields(pattern: dict, path: Path) -> Iterator[tuple[Path, list]]:
+def fields(pattern: dict, path: Path = ()) -> Iterator[tuple[Path, list]]:
+    """The fields of a pattern: the keys that lead to each, behind a path, and the values that it
+    may have. Alternatives (`$or`) are one field.
+    """
     for key, value in pattern.items():
         if isinstance(value, dict):
             yield from fields(value, (*path, key))
@@ -246,10 +249,10 @@ def named(element: str | dict) -> str:
 def kind(entry: str | dict) -> str:
     if isinstance(entry, dict) and "prefix" in entry:
         return f"a type {entry['prefix']}..."
-    return f"the type {words(entry)}"
+    return f"the type {called(entry)}"
 
 
-def words(entry: object) -> str:
+def called(entry: object) -> str:
     """An entry of a list as a person calls it: a value, a prefix, a call of CloudTrail."""
     if isinstance(entry, dict):
         return str(entry.get("event") or " ".join(f"{k} {v!r}" for k, v in entry.items()))

@@ -22,7 +22,7 @@ from deployment import policies
 from deployment.errors import Refused
 from infra import permissions
 from review import filters, prose
-from review.decision import fields
+from review.ablation import fields
 from review.steps import Step, revert, reverted, steps, undone
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,12 +108,28 @@ class Entry:
     @property
     def types(self) -> list[tuple[list[str], str]]:
         """The types of findings of the rule, by the reason that stands above them."""
-        found = self.mode.get("pattern", {}).get("detail", {}).get("type", ())
+        found = self._types
         place = ("policies", 0, "mode", "pattern", "detail", "type")
         return grouped(
             (filters.entry(wanted), self.comments.above(*place, number))
             for number, wanted in enumerate(found)
         )
+
+    @property
+    def number_of_types(self) -> str:
+        """In words; a prefix stands for types that GuardDuty may add."""
+        prefixes = sum(isinstance(wanted, dict) for wanted in self._types)
+        counted = ((len(self._types) - prefixes, "finding type"), (prefixes, "prefix"))
+        plural = {"finding type": "finding types", "prefix": "prefixes"}
+        return " and ".join(
+            f"{number} {words if number == 1 else plural[words]}"
+            for number, words in counted
+            if number
+        )
+
+    @property
+    def _types(self) -> list:
+        return self.mode.get("pattern", {}).get("detail", {}).get("type", [])
 
     @property
     def calls(self) -> list[tuple[list[str], str]]:
@@ -203,6 +219,15 @@ class Entry:
             if other
         ]
         return list(dict.fromkeys(command for step in wanted for command in by_hand(step)))
+
+    @property
+    def for_good(self) -> list[Step]:
+        """The steps that change something and have no way back that a person could run."""
+        return [
+            step
+            for step in self.changing
+            if not step.is_revert and not ((back := revert(step)) and by_hand(back))
+        ]
 
     @property
     def findings(self) -> list[tuple[str, list[str]]]:

@@ -13,6 +13,7 @@ from moto.events.models import EventPattern
 
 from custom_actions.finding import FindingFilter, mapping, text
 from deployment.expected import Expected
+from review.ablation import fields
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,6 @@ def mismatches(pattern: dict, event: dict) -> Iterator[Unmatched]:
         alone = functools.reduce(lambda inner, key: {key: inner}, reversed(path), wanted)
         if not EventPattern.load(json.dumps(alone)).matches_event(event):
             yield Unmatched(".".join(path), wanted, at(event, path))
-
-
-def fields(pattern: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list]]:
-    """The fields of a pattern: the keys that lead to each, and the values that it may have.
-
-    Alternatives (`$or`) are one field.
-    """
-    for key, value in pattern.items():
-        if isinstance(value, dict):
-            yield from fields(value, (*path, key))
-        else:
-            yield (*path, key), value
 
 
 def at(event: dict, path: tuple[str, ...]) -> object:

@@ -4,7 +4,9 @@ What the files say stands in skeletons/. Everything is made in memory first: wha
 nothing behind. What no generator can write (why, limits, sources) is for CONTRIBUTING.md.
 """
 
+import copy
 import json
+import os
 import re
 import uuid
 from pathlib import Path
@@ -12,14 +14,27 @@ from typing import NamedTuple
 
 import click
 import jinja2
+import yaml
+from c7n.manager import resources
+from c7n.resources import load_resources
 
+from custom_actions.finding import is_among, is_sample
+from custom_actions.finding_file import as_event
+from deployment import policies
 from deployment.errors import Refused
 from deployment.targets import ROOT
+from infra.permissions import Loader
+from review.coverage import functions_of
+from review.decision import decide
+from review.findings import KINDS as FOLDERS
+from review.findings import MAILED
 
 SKELETONS = Path(__file__).parent / "skeletons"
 FINDINGS = Path("tests/findings")
+ADMINISTRATOR = "444455556666"  # of the members, in tests/findings
 LONGEST_NAME = 30  # with the longest prefix of a member's role, 64 characters
 LONGEST_LINE = 120  # of YAML, see .yamllint
+OF_THE_PACK = ("ec2", "account", "iam-user", "security-group")  # what its actions are of
 TYPE = re.compile(r"[A-Z]\w+:(\w+)/[\w.&!-]+")
 
 
@@ -28,8 +43,10 @@ class Kind(NamedTuple):
 
     step: the pack's step. managed: the managed policies of the templates that the step needs
     besides its own statements (skeletons/role.yml.j2). guards: the guards that would take what the
-    step does for somebody else's work, and the policy whose roles they know. positive, negative:
-    findings of tests/findings. families: what stands before the slash of its finding types.
+    step does for somebody else's work, and the policy whose roles they know. finding: the one of
+    tests/findings that new ones are made of. other: one that nobody should take for the policy's.
+    families: what stands before the slash of its finding types. usual: a type that no policy acts
+    on. user_type: of the credentials that the step is for, and the other one.
     """
 
     step: str
@@ -41,13 +58,13 @@ class Kind(NamedTuple):
     managed: list
     guards: tuple
     like: str
-    positive: str
-    negative: str
+    finding: str
+    other: str
     families: tuple
     usual: str
     fixture: str
     scene: str
-    user_type: str | None = None
+    user_type: tuple = ()
 
 
 KINDS = {
@@ -61,10 +78,10 @@ KINDS = {
         managed=["ForensicGroup", "Isolate"],
         guards=("isolation-guard", "forensic-group-guard"),
         like="ec2-isolate",
-        positive="ec2-malicious-ip-caller",
-        negative="ec2-port-probe",
+        finding="ec2-malicious-ip-caller",
+        other="ec2-port-probe",
         families=("EC2", "Runtime"),
-        usual="UnauthorizedAccess:EC2/MaliciousIPCaller.Custom",
+        usual="Execution:EC2/SuspiciousFile",
         fixture="pack",
         scene="scene",
     ),
@@ -78,13 +95,13 @@ KINDS = {
         managed=[],
         guards=(),
         like="iam-user-deactivate-access-key",
-        positive="iam-user-malicious-ip-caller",
-        negative="iam-role-credential-exfiltration",
+        finding="iam-user-malicious-ip-caller",
+        other="iam-role-credential-exfiltration",
         families=("IAMUser",),
-        usual="UnauthorizedAccess:IAMUser/MaliciousIPCaller.Custom",
+        usual="UnauthorizedAccess:IAMUser/MaliciousIPCaller",
         fixture="credentials",
         scene="identities",
-        user_type="IAMUser",
+        user_type=("IAMUser", "AssumedRole"),
     ),
     "account": Kind(
         step="revoke-role-sessions",
@@ -96,13 +113,13 @@ KINDS = {
         managed=[],
         guards=("response-guard",),
         like="iam-role-revoke-sessions",
-        positive="iam-role-credential-exfiltration",
-        negative="iam-user-malicious-ip-caller",
+        finding="iam-role-credential-exfiltration",
+        other="iam-user-malicious-ip-caller",
         families=("IAMUser",),
-        usual="UnauthorizedAccess:IAMUser/InstanceCredentialExfiltration.OutsideAWS",
+        usual="UnauthorizedAccess:IAMUser/MaliciousIPCaller",
         fixture="credentials",
         scene="identities",
-        user_type="AssumedRole",
+        user_type=("AssumedRole", "IAMUser"),
     ),
 }
 
@@ -111,7 +128,7 @@ class Tree:
     """Files of a repository as they are to be. root: its folder."""
 
     def __init__(self, root: Path):
-        self.root, self.texts = root, {}
+        self.root, self.texts, self.links = root, {}, {}
 
     def read(self, path: str | Path) -> str:
         return self.texts.get(Path(path)) or (self.root / path).read_text()
@@ -121,6 +138,16 @@ class Tree:
         if (self.root / path).exists():
             raise Refused(f"{path} is there already: take another name.")
         self.texts[Path(path)] = text
+
+    def link(self, path: str | Path, to: str | Path) -> None:
+        """A link to a file of the tree; nothing where the path is there already."""
+        if not (self.root / path).exists():
+            self.links[Path(path)] = os.path.relpath(to, Path(path).parent)
+
+    def unlink(self, path: str | Path) -> None:
+        """Take a link away, where it is there."""
+        if (self.root / path).is_symlink():
+            self.links[Path(path)] = None
 
     def insert(self, path: str | Path, anchor: str, text: str) -> None:
         """Text before the line that begins with the anchor. Raises Refused without such a line."""
@@ -156,7 +183,13 @@ class Tree:
         for path, text in self.texts.items():
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_text(text)
-        return sorted(self.texts)
+        for path, to in self.links.items():
+            if to is None:
+                (self.root / path).unlink()
+            else:
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.root / path).symlink_to(to)
+        return sorted({*self.texts, *self.links})
 
 
 def skeleton(file: str, **words: object) -> str:
@@ -179,7 +212,7 @@ root_option = click.option(
 
 @click.command("new-policy")
 @click.option("--name", required=True)
-@click.option("--type", "finding_type", help="of GuardDuty's findings")
+@click.option("--type", "finding_type", help="of findings, such as Execution:EC2/SuspiciousFile")
 @click.option("--resource", type=click.Choice(list(KINDS)), default="ec2", show_default=True)
 @root_option
 def new_policy(name, finding_type, resource, root):
@@ -196,6 +229,15 @@ def new_policy(name, finding_type, resource, root):
         families = " or ".join(f"<purpose>:{family}/<what>" for family in kind.families)
         raise Refused(f"TYPE={finding_type} is no finding type of {resource}, {families}.")
     tree = Tree(root)
+    there = policies.policies(root / "policies", "guard-duty")
+    for other, data in there.items():
+        types = data["mode"]["pattern"]["detail"]["type"]
+        if other not in MAILED and data["resource"] == resource and is_among(types, finding_type):
+            raise Refused(
+                f"policy {other} acts on TYPE={finding_type} already: take another type, or add "
+                "what is missing to that policy."
+            )
+    refuse_taken(tree, name)
     words = {"name": name, "type": finding_type, "resource": resource, "kind": kind}
     words |= {"camel": camel(name)}
     tree.add(f"policies/opt-in/{name}.yml", skeleton("policy.yml", **words))
@@ -208,45 +250,113 @@ def new_policy(name, finding_type, resource, root):
         for prefix in ("guardduty-response-", "guardduty-response-member-"):
             tree.beside(f"policies/{guard}.yml", prefix + kind.like, prefix + name)
     mail(tree, name, finding_type)
-    done(tree, f".venv/bin/pytest {test} tests/test_contract.py, then CONTRIBUTING.md.")
+    link_findings(tree, name, kind, there)
+    checks = "tests/test_contract.py tests/test_findings.py tests/review/test_coverage.py"
+    done(
+        tree,
+        f"put real findings in place of tests/findings/{name}*.json, then .venv/bin/pytest {test} "
+        f"{checks}, then CONTRIBUTING.md.",
+    )
+
+
+def refuse_taken(tree, name):
+    """Raises Refused when something of the pack has the name already."""
+    for path in [*sorted((tree.root / "policies").rglob("*.yml")), tree.root / "tests" / name]:
+        if path.stem == name and path.exists():
+            raise Refused(f"{path.relative_to(tree.root)} is there already: take another name.")
+    word = camel(name)
+    new = {word, f"{word}InMembers", f"With{word}", f"Make{word}"}
+    for template in ("infra/account.yml", "infra/member-role.yml"):
+        data = yaml.load(tree.read(template), Loader)  # noqa: S506 - a SafeLoader
+        for part in ("Parameters", "Conditions", "Resources"):
+            if taken := new & {*data[part]}:
+                raise Refused(
+                    f"NAME={name}: {template} has {min(taken)} in its {part} already: take "
+                    "another name."
+                )
 
 
 def add_findings(tree, name, finding_type, kind):
-    """One finding that is acted on, one that is not, and a sample."""
+    """One finding that is acted on, and one for each thing that keeps a finding out."""
+    whole = json.loads(tree.read(FINDINGS / f"{kind.finding}.json"))
+    whole["detail"]["type"] = finding_type
 
-    def finding(base, **detail):
-        event = json.loads(tree.read(FINDINGS / f"{base}.json"))
-        event["detail"] |= {"id": uuid.uuid5(uuid.NAMESPACE_URL, name + base).hex, **detail}
-        return event
+    def add(ending="", account=None, **detail):
+        event, stem = copy.deepcopy(whole), name + ending
+        event["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, stem))
+        event["account"] = account or event["account"]
+        event["detail"]["id"] = uuid.uuid5(uuid.NAMESPACE_OID, stem).hex
+        arn, _, _ = event["detail"]["arn"].rpartition("/")
+        event["detail"] |= {"arn": f"{arn}/{event['detail']['id']}", **detail}
+        tree.add(FINDINGS / f"{stem}.json", json.dumps(event, indent=1) + "\n")
 
-    positive = finding(kind.positive, type=finding_type)
-    sample = finding(kind.positive, type=finding_type)
-    sample["detail"]["service"]["additionalInfo"] = {"sample": True}
-    sample["detail"]["title"] = f"[SAMPLE] {sample['detail']['title']}"
-    for folder, event in (
-        ("positive", positive),
-        ("negative", finding(kind.negative)),
-        ("sample", sample),
-    ):
-        text = json.dumps(event, indent=1) + "\n"
-        tree.add(f"tests/{name}/{folder}/{name}-{folder}.json", text)
+    service, resource = (copy.deepcopy(whole["detail"][part]) for part in ("service", "resource"))
+    add()
+    add(
+        "-sample",
+        title=f"[SAMPLE] {whole['detail']['title']}",
+        service=service | {"additionalInfo": {"sample": True}},
+    )
+    add("-archived", service=service | {"archived": True})
+    add("-of-a-member", account=ADMINISTRATOR)
+    add("-of-another-type", type=f"{finding_type.partition('/')[0]}/SomethingElse")
+    if kind.user_type:
+        resource["accessKeyDetails"]["userType"] = kind.user_type[1]
+        add("-of-another-user", resource=resource)
+
+
+def link_findings(tree, name, kind, data):
+    """Each finding into the folders of the policies, as review/findings.py wants it.
+
+    data: the policies for findings that are there, {name: data}.
+    """
+    for path in (f"policies/opt-in/{name}.yml", *(f"policies/{one}.yml" for one in MAILED)):
+        data = data | {Path(path).stem: yaml.safe_load(tree.read(path))["policies"][0]}
+    new = [path for path in tree.texts if path.parent == FINDINGS]
+    there = [FINDINGS / path.name for path in sorted((tree.root / FINDINGS).glob("*.json"))]
+    for policy, of in ((one, functions_of(whole)) for one, whole in data.items()):
+        for path in [*new, *(there if policy in (name, *MAILED) else [])]:
+            event = as_event(json.loads(tree.read(path)))
+            acts = decide(of(event), event).acts
+            told = path in new and policy in (name, *MAILED)
+            told |= policy == name and path.stem == kind.other
+            if not (acts or told):
+                continue
+            folder = "sample" if is_sample(event) else "positive" if acts else "negative"
+            for one in FOLDERS:
+                place = f"tests/{policy}/{one}/{path.name}"
+                if one == folder:
+                    tree.link(place, path)
+                else:
+                    tree.unlink(place)
 
 
 def add_rights(tree, name, words):
-    """The role of the function, in its account and in members; who may pass and deploy it."""
-    account, operators = "infra/account.yml", "infra/operators.yml"
+    """The role of the function, in its account and in members; who may pass and deploy it.
+
+    The roles are made where the parameter With<Name> is yes, since the policy is opt-in.
+    """
+    account, member, operators = (
+        f"infra/{stack}.yml" for stack in ("account", "member-role", "operators")
+    )
+    parameter = skeleton("parameter.yml", **words)
+    tree.insert(account, "  MemberRole:\n", parameter)
+    tree.insert(member, "\nConditions:\n", parameter)
+    tree.insert(account, "\n# One role for each", skeleton("conditions.yml", member=False, **words))
+    tree.insert(member, "\nResources:\n", skeleton("conditions.yml", member=True, **words))
+    tree.insert(
+        account,
+        "                      # yamllint enable rule:line-length\n",
+        skeleton("publisher.yml", **words),
+    )
     central = "  # Central mode (custom_actions/central.py)"
     tree.insert(account, central, skeleton("role.yml", member=False, **words) + "\n")
     tree.insert(account, "  Topic:\n", skeleton("members.yml", **words) + "\n")
-    tree.append("infra/member-role.yml", "\n" + skeleton("role.yml", member=True, **words))
+    tree.append(member, "\n" + skeleton("role.yml", member=True, **words))
     rights = ", ".join(["Tell", *(words["kind"].managed or ["and its own"])])
     tree.insert(account, "# docs/permissions.md says why", f"#   {name:<32} {rights}\n")
-    for prefix, paths in (
-        ("guardduty-response-", (account, operators)),
-        ("custodian-", (operators,)),
-    ):
-        for path in paths:
-            tree.beside(path, f"{prefix}guardduty-guard", prefix + name)
+    for prefix in ("guardduty-response-", "custodian-"):
+        tree.beside(operators, f"{prefix}guardduty-guard", prefix + name)
 
 
 def mail(tree, name, finding_type):
@@ -256,8 +366,6 @@ def mail(tree, name, finding_type):
     prefixes = re.findall(r'- prefix: "(.*)"', text)
     if f"- {finding_type}\n" in text or finding_type.startswith(tuple(prefixes)):
         return
-    positive = tree.read(f"tests/{name}/positive/{name}-positive.json")
-    tree.add(f"tests/finding-notify/positive/{name}.json", positive)
     comment = f"# policies/opt-in/{name}.yml acts on it"
     lines = "".join(f"            {line}\n" for line in (comment, f"- {finding_type}"))
     tree.insert(notify, '            - prefix: "Backdoor:EC2/"', lines)
@@ -271,6 +379,14 @@ def new_step(name, root):
     """A step on an EC2 instance that works, with its revert, stage and test."""
     if not re.fullmatch(r"[a-z]+(-[a-z]+)+", name):
         raise Refused(f"NAME={name} is not two or more words in small letters with - between them.")
+    load_resources([f"aws.{kind}" for kind in OF_THE_PACK])
+    for kind in OF_THE_PACK:
+        for taken in (name, f"undo-{name}"):
+            if element := resources.get(kind).action_registry.get(taken):
+                raise Refused(
+                    f"NAME={name}: {element.__module__}.{element.__qualname__} is {taken} of "
+                    f"{kind} already: take another name."
+                )
     tree, module = Tree(root), name.replace("-", "_")
     words = {"name": name, "module": module, "camel": camel(name), "constant": module.upper()}
     words |= {"title": name.replace("-", " ").capitalize(), "base": f"Of{camel(name)}"}

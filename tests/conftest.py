@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cloudtrail import INCIDENT
-from pack import ACCOUNT, REGION, Pack
+from pack import ACCOUNT, OPT_IN, REGION, Pack
 
 from simulation import deploy
 from simulation.cloud import Cloud
@@ -114,7 +114,7 @@ def cloud(quick_cloud):
 def stacks(cloud):
     """The stacks alone, for policies that a person runs; let `pack` be it where no other is."""
     mailer = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"], DeactivateAccessKeys="yes")
+    deploy.account_stack(cloud, ACCOUNT, REGION, mailer["MailQueueArn"], **OPT_IN)
     return Pack(cloud, mailer["MailQueueUrl"])
 
 

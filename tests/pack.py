@@ -10,9 +10,16 @@ from dataclasses import dataclass
 
 from c7n_mailer.sqs_queue_processor import MailerSqsQueueIterator
 
+from deployment.template import look
 from simulation.cloud import Cloud
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
+# The parameters of infra/account.yml with which it has the roles of all opt-in policies.
+OPT_IN = {
+    name: "yes"
+    for name, said in look("account.yml")["Parameters"].items()
+    if "policies/opt-in/" in said.get("Description", "")
+}
 RECENT = re.compile(r"begun=20(?!01)\d\d")
 
 

@@ -26,6 +26,7 @@ import custom_actions
 from custom_actions import provision
 from custom_actions.builtin import TELLING, BuiltIn, Telling
 from custom_actions.finding import is_among
+from custom_actions.registry import register
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
 from mailer.config import RUNTIME
@@ -100,7 +101,9 @@ def test_the_actions_that_the_pack_promises_are_there():
 
 @each_element
 def test_element_has_a_closed_schema(block, resource, name, element):
-    assert element.schema["additionalProperties"] is False
+    assert element.schema["additionalProperties"] is False, (
+        f"{block} {name}: make its schema with type_schema, or an option that is misspelt passes"
+    )
     with pytest.raises(Exception, match="misspelt"):
         load(
             {
@@ -133,7 +136,18 @@ for kind in {KINDS}:
     assert {"action ec2 stop", "filter ec2 finding"} <= taken  # the latter is Security Hub's
     ours = {f"action {kind} {name}" for kind, name in ACTIONS}
     ours |= {f"filter {kind} {name}" for kind, name in FILTERS}
-    assert not ours & taken
+    assert not ours & taken, (
+        f"{', '.join(sorted(ours & taken))}: Custodian has that name already, take another"
+    )
+
+
+def test_no_element_takes_a_name_of_another():
+    load_resources(["aws.ec2"])
+    for name in ("fail-unless-complete", "stop"):
+        taken = registry.get("ec2").action_registry.get(name)
+        with pytest.raises(ValueError, match=f"^{name} of ec2 is {taken.__module__}"):
+            register(name, Step, "ec2")
+        assert registry.get("ec2").action_registry.get(name) is taken
 
 
 @functools.cache
@@ -147,7 +161,9 @@ def test_action_names_real_permissions(resource, name):
     for permission in action.permissions:
         service, _, operation = permission.partition(":")
         known = [operations_of(client) for client in CLIENTS.get(service, [service])]
-        assert operation in itertools.chain(*known), permission
+        assert operation in itertools.chain(*known), (
+            f"action {name} of {resource}: {permission} in its `permissions` is no call of AWS"
+        )
 
 
 @each_element
@@ -155,12 +171,12 @@ def test_docstring_holds_a_complete_policy(block, resource, name, element):
     blocks = re.findall(
         r"\.\. code-block:: yaml\n\n(.*?)(?=\n\S|\n    \S|\Z)", inspect.getdoc(element), re.DOTALL
     )
-    assert blocks, "no YAML in the docstring"
+    assert blocks, f"{block} {name}: add a policy to its docstring, `.. code-block:: yaml`"
     used = set()
     for text in blocks:
         for policy in load(yaml.safe_load(textwrap.dedent(text))):
             used |= {e.type for e in getattr(policy.resource_manager, block)}
-    assert name in used
+    assert name in used, f"{block} {name}: the policy in its docstring uses {used}, and not it"
 
 
 def test_every_action_and_filter_of_the_package_is_registered():
@@ -176,7 +192,9 @@ def test_every_action_and_filter_of_the_package_is_registered():
         if issubclass(cls, Action | Filter) and cls.__module__ == module.__name__
     }
     bases = {ResponseAction, Step, Revert, Revocation, BuiltIn, Telling}
-    assert classes - bases == {*ACTIONS.values(), *FILTERS.values()}
+    lost = classes - bases - {*ACTIONS.values(), *FILTERS.values()}
+    assert not lost, f"{lost}: register each at the end of its module, or name it as a base here"
+    assert {*ACTIONS.values(), *FILTERS.values()} <= classes - bases
 
 
 @pytest.mark.parametrize(
@@ -208,7 +226,9 @@ def test_a_step_is_tried_and_can_be_undone(resource, name):
 )
 def test_no_step_imports_another(path):
     """What two steps share is a module of its own, so that a step is one file."""
-    assert "custom_actions.steps" not in path.read_text()
+    assert "custom_actions.steps" not in path.read_text(), (
+        f"{path.name} imports another step: put what both need into a module of custom_actions/"
+    )
 
 
 @each_policy
@@ -267,7 +287,9 @@ def test_policy_validates_with_the_pack_loaded(path, policy):
 
 @each_policy
 def test_resource_is_spelt_as_guard_duty_mode_wants_it(path, policy):
-    assert not policy["resource"].startswith("aws.")
+    assert not policy["resource"].startswith("aws."), (
+        f"policy {policy['name']}: write `resource: {policy['resource'].removeprefix('aws.')}`"
+    )
 
 
 @each_policy
@@ -401,7 +423,11 @@ def test_what_becomes_a_function_is_named_wherever_each_is(path, policy):
 
 @each_policy
 def test_policy_names_no_account(path, policy):
-    assert not re.search(r"\d{12}", path.read_text())
+    named = re.findall(r"\d{12}", path.read_text())
+    assert not named, (
+        f"policy {policy['name']} names the account {', '.join(named)}: write {{account_id}}, each "
+        "deploy puts its own there"
+    )
 
 
 @each_policy
@@ -409,7 +435,10 @@ def test_a_policy_with_response_steps_ends_in_fail_unless_complete(path, policy)
     names = [a if isinstance(a, str) else a["type"] for a in policy["actions"]]
     pack = [ACTIONS.get((policy["resource"], name), Action) for name in names]
     if any(issubclass(action, ResponseAction) for action in pack):
-        assert names[-1] == "fail-unless-complete"
+        assert names[-1] == "fail-unless-complete", (
+            f"policy {policy['name']}: make fail-unless-complete its last action, or what a step "
+            "could not do is neither tried again nor kept in the dead-letter queue"
+        )
 
 
 @each_policy
@@ -434,24 +463,40 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
     }
     for finding_type in examples:
         event = {"detail": {**detail, "type": finding_type}}
-        assert loaded.resource_manager.filter_resources([RESOURCE], event), finding_type
+        assert loaded.resource_manager.filter_resources([RESOURCE], event), (
+            f"policy {policy['name']}: its rule starts it for {finding_type}, and a filter stops "
+            "that: a person expects that it acts, add the type to `types` of guard-duty-finding"
+        )
     others = {"Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"}
     for finding_type in others - set(examples):
         event = {"detail": {**detail, "type": finding_type}}
-        assert not loaded.resource_manager.filter_resources([RESOURCE], event)
+        assert not loaded.resource_manager.filter_resources([RESOURCE], event), (
+            f"policy {policy['name']}: its filters let {finding_type} through, which its rule does "
+            "not name: a person expects that it does nothing, narrow `types` of guard-duty-finding"
+        )
 
 
 @each_policy
 def test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy(path, policy):
-    if "mode" in policy:
-        words = ["autonomy", *(["member-role"] if is_for_findings(policy) else [])]
-        options = {word: f"{{{word}}}" for word in words}
-        brake = {"max-per-hour": "{max-per-hour}"} if policy["name"] == "ec2-isolate" else {}
-        assert policy["mode"]["execution-options"] == options | brake
+    if "mode" not in policy:
+        return
+    words = ["autonomy"]
+    if is_for_findings(policy):
+        words.append("member-role")
+        if "isolate-instance" in changing(path):
+            words.append("max-per-hour")
+    wanted = {word: f"{{{word}}}" for word in words}
+    found = policy["mode"].get("execution-options")
+    assert found == wanted, (
+        f"policy {policy['name']}: make `execution-options` of its mode {wanted}, not {found}: "
+        "what a deploy says, MODE, MEMBER_ROLE and MAX_PER_HOUR, gets into the function by them"
+    )
 
 
 def test_opt_in_policies_are_not_deployed_by_make():
-    assert "POLICIES := $(wildcard policies/*.yml)" in (ROOT / "Makefile").read_text()
+    assert "POLICIES := $(wildcard policies/*.yml)" in (ROOT / "Makefile").read_text(), (
+        "Makefile: POLICIES are those of policies/ alone, what is in opt-in/ is deployed by name"
+    )
 
 
 @pytest.mark.parametrize(
@@ -459,10 +504,16 @@ def test_opt_in_policies_are_not_deployed_by_make():
 )
 def test_what_is_done_by_hand_is_what_the_function_does(name):
     """Step by step; how isolate-instance judges is a person's, and whether it mails is not."""
-    policies = {path.stem: policy for path, policy in (param.values for param in POLICIES)}
-    function, person = ([*policies[n]["actions"]] for n in (name.removesuffix("-by-hand"), name))
-    if policies[name]["resource"] == "ec2":
-        assert {a.pop(0)["type"] for a in (function, person)} == {"isolate-instance"}
+    other = name.removesuffix("-by-hand")
+    function, person = ([*BY_NAME[one]["actions"]] for one in (other, name))
+    if BY_NAME[name]["resource"] == "ec2":
+        first = [a.pop(0)["type"] for a in (person, function)]
+        assert first == ["isolate-instance"] * 2, f"{name}: isolate-instance comes before all else"
 
-    assert person == function
-    assert policies[name]["resource"] == policies[name.removesuffix("-by-hand")]["resource"]
+    assert person == function, (
+        f"policy {name} does {person}, and {other} does {function}: a person expects the same of "
+        "both, give them the same `actions` in the same order"
+    )
+    assert BY_NAME[name]["resource"] == BY_NAME[other]["resource"], (
+        f"policy {name}: make its `resource` that of {other}, {BY_NAME[other]['resource']}"
+    )

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import test_contract as contract
+import test_least_privilege as privilege
 import yaml
+
+from infra import permissions
 
 PATH = contract.ROOT / "policies" / "opt-in" / "ec2-new.yml"
 
@@ -98,10 +101,44 @@ def test_a_policy_that_would_act_on_samples_or_on_what_nobody_is_told_of(written
     ):
         check(written(policy), policy)
 
+    policy = without(new(), "mode", "execution-options", "max-per-hour")
+    check = contract.test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy
+    with pytest.raises(
+        AssertionError, match="^policy ec2-new: make `execution-options` .*max-per-hour"
+    ):
+        check(written(policy), policy)
+
     policy = new()
     policy["mode"]["pattern"]["detail"]["type"].append("Behavior:EC2/TrafficVolumeUnusual")
     with pytest.raises(AssertionError, match="^policy ec2-new: add Behavior:EC2/TrafficVolumeUnus"):
         contract.test_what_is_acted_on_is_also_mailed_as_a_finding(written(policy), policy)
+
+
+def test_what_a_person_would_expect_of_two_that_differ(written, monkeypatch):
+    by_hand = copy.deepcopy(contract.BY_NAME["ec2-isolate-by-hand"])
+    by_hand["actions"].remove("leave-service")
+    monkeypatch.setitem(contract.BY_NAME, by_hand["name"], by_hand)
+    with pytest.raises(
+        AssertionError, match=r"^policy ec2-isolate-by-hand does \[.* does \[.*same"
+    ):
+        contract.test_what_is_done_by_hand_is_what_the_function_does(by_hand["name"])
+
+    policy = new()
+    policy["filters"] = [{"type": "guard-duty-finding", "types": ["Recon:EC2/Portscan"]}]
+    with pytest.raises(AssertionError, match="^policy ec2-new: its rule starts it for Unauthor"):
+        contract.test_event_filter_and_pattern_name_the_same_types(written(policy), policy)
+
+
+def test_a_role_that_allows_something_else_than_its_policy_needs(monkeypatch):
+    needed = permissions.roles()["guardduty-guard"]
+    check = privilege.test_a_role_allows_what_its_policy_declares_and_no_more
+    monkeypatch.setitem(permissions.roles(), "guardduty-guard", needed[1:])
+    with pytest.raises(AssertionError, match="^policy guardduty-guard declares sns:Publish: add"):
+        check("guardduty-guard")
+    more = needed[0]._replace(actions=["ec2:StopInstances"])
+    monkeypatch.setitem(permissions.roles(), "guardduty-guard", [*needed, more])
+    with pytest.raises(AssertionError, match="^policy guardduty-guard declares no ec2:StopInst"):
+        check("guardduty-guard")
 
 
 def test_a_step_that_lacks_something(monkeypatch):

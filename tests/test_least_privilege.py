@@ -9,6 +9,7 @@ import itertools
 import pytest
 import yaml
 from c7n.manager import resources as registry
+from click.testing import CliRunner
 
 from custom_actions import transition_group
 from infra import permissions
@@ -26,6 +27,10 @@ def declared(policy):
     return set().union(*permissions.why(policy).values())
 
 
+def listed(permissions):
+    return ", ".join(sorted(permissions))
+
+
 def called(cloud, function):
     services = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
     return {
@@ -36,8 +41,16 @@ def called(cloud, function):
 
 @pytest.mark.parametrize("policy", permissions.deployed())
 def test_a_role_allows_what_its_policy_declares_and_no_more(policy):
-    allowed = permissions.allowed(permissions.roles()[policy])
-    assert allowed == declared(policy)
+    allowed, needed = permissions.allowed(permissions.role(policy)), declared(policy)
+    role = f"role guardduty-response-{policy} in infra/account.yml"
+    assert not needed - allowed, (
+        f"policy {policy} declares {listed(needed - allowed)}: add that to {role}, or its function "
+        "is refused"
+    )
+    assert not allowed - needed, (
+        f"policy {policy} declares no {listed(allowed - needed)}: take that out of {role}, or "
+        "declare it in `permissions` of the step that calls it"
+    )
 
 
 def test_what_is_chosen_allows_what_cutting_connections_takes_and_the_way_back():
@@ -45,19 +58,44 @@ def test_what_is_chosen_allows_what_cutting_connections_takes_and_the_way_back()
     stack = permissions.resources("account.yml")
     allowed = permissions.statements(stack["TransitionGroup"]["Properties"]["PolicyDocument"])
     back = {"ec2:ModifyNetworkInterfaceAttribute"}
-    assert permissions.allowed(allowed) == back | set(transition_group.PERMISSIONS)
+    needed = back | set(transition_group.PERMISSIONS)
+    assert permissions.allowed(allowed) == needed, (
+        f"have TransitionGroup of infra/account.yml allow {listed(needed)}, and nothing else"
+    )
 
 
-def test_the_page_about_permissions_is_not_stale():
-    page = (ROOT / "docs" / "permissions.md").read_text()
-    assert page == permissions.page(), "make permissions"
+def test_the_page_about_permissions_is_not_stale_and_is_written_when_it_is_whole(
+    tmp_path, monkeypatch
+):
+    run, page = CliRunner().invoke, permissions.PAGE.read_text()
+    fresh = run(permissions.main, ["--check"])
+    assert (fresh.exit_code, fresh.output) == (0, "")
+
+    monkeypatch.setattr(permissions, "PAGE", tmp_path / "permissions.md")
+    stale = run(permissions.main, ["--check"])
+    assert (stale.exit_code, stale.output) == (
+        1,
+        "docs/permissions.md is stale: make permissions\n",
+    )
+    assert run(permissions.main).exit_code == 0 and permissions.PAGE.read_text() == page
+
+    monkeypatch.delitem(permissions.roles(), "guardduty-guard")
+    lacking = run(permissions.main)
+    assert lacking.exit_code == 2 and permissions.PAGE.read_text() == page
+    assert lacking.output.startswith(
+        "policy guardduty-guard: no role guardduty-response-guardduty-guard in infra/account.yml."
+    )
 
 
 @pytest.mark.parametrize("policy", ["ec2-isolate", "finding-notify"])
 def test_a_policy_calls_nothing_that_it_does_not_declare(scene, pack, policy):
     pack.deliver(scene.finding(scene.instance(scene.groups, scene.groups[:1])))
 
-    assert called(scene.cloud, f"custodian-{policy}") - BY_LAMBDA <= declared(policy)
+    more = called(scene.cloud, f"custodian-{policy}") - BY_LAMBDA - declared(policy)
+    assert not more, (
+        f"policy {policy} calls {listed(more)} and declares none: add that to `permissions` of the "
+        "step that does, and to the role"
+    )
 
 
 STEPS = {
@@ -108,4 +146,8 @@ def test_a_step_declares_exactly_what_it_calls(scene, pack, tmp_path, step):
         )
     ) | {"elasticloadbalancing:DescribeTargetGroups"}  # for the last healthy one: there is none
     made = called(scene.cloud, f"custodian-only-{step}") - BY_LAMBDA
-    assert made - BY_CUSTODIAN == permissions - BY_CUSTODIAN
+    differ = (made - BY_CUSTODIAN) ^ (permissions - BY_CUSTODIAN)
+    assert not differ, (
+        f"{step}: it calls {listed(differ & made) or 'nothing'} undeclared, and declares "
+        f"{listed(differ - made) or 'nothing'} that it does not call: put its `permissions` right"
+    )

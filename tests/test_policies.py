@@ -8,6 +8,7 @@ import re
 import pytest
 
 from custom_actions.steps.evidence import SETTINGS
+from custom_actions.steps.isolate import JUDGES
 from deployment.targets import ROOT
 from review.mutate import sources
 from review.steps import revert
@@ -79,6 +80,14 @@ def test_a_person_spares_the_same_instances_and_is_not_judged():
     isolate = steps("ec2-isolate-by-hand")["isolate-instance"]
     assert by_hand.get("exempt-tag") == isolate["exempt-tag"]
     assert isolate.get("judge") == [], "a person has judged: nothing holds the isolation back"
+
+
+def test_a_function_asks_all_judges_before_it_isolates():
+    judges = steps("ec2-isolate")["isolate-instance"].get("judge", JUDGES)
+    assert {*judges} == {*JUDGES}, (
+        f"ec2-isolate: take `judge` off isolate-instance, or have it be {[*JUDGES]}: nobody has "
+        "judged yet"
+    )
 
 
 def test_the_brake_holds_the_sixth_of_an_hour_as_the_readme_says():

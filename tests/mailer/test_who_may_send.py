@@ -7,7 +7,9 @@ import json
 import re
 
 import pytest
+from pack import OPT_IN
 
+from deployment.policies import opt_ins
 from deployment.template import look
 from infra.permissions import deployed
 from simulation import deploy, policies
@@ -41,7 +43,7 @@ def infra(request, cloud):
     parameters = {"SenderArns": people, "AccountIds": others}
     mailer = deploy.stack(cloud, "mailer.yml", account, REGION, **parameters)
     parameters = {"MailQueueArn": mailer["MailQueueArn"], "PublisherArns": people}
-    parameters["DeactivateAccessKeys"] = "yes" if people else "no"
+    parameters |= OPT_IN if people else {}
     topic = deploy.stack(cloud, "account.yml", account, REGION, **parameters)["TopicArn"]
     sns, sqs = cloud.client("sns", account, REGION), cloud.client("sqs", account, REGION)
     of_topic = sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
@@ -66,12 +68,14 @@ def assert_decisions(policy, account, pack, person):
 def test_the_topic_takes_messages_of_the_pack_only(infra):
     account, policy, _ = infra
     person = "deny" if account == "111122223333" else "by its own policy"
-    opt_in = "iam-user-deactivate-access-key"
-    for name in set(deployed()) - {opt_in}:
+    opt_in = opt_ins()
+    assert "iam-user-deactivate-access-key" in opt_in
+    for name in set(deployed()) - opt_in:
         assert_decisions(policy, account, f"guardduty-response-{name}", person)
     # a role of that name is made only where that policy is asked for: in the second account
-    may = decision(policy, f"arn:aws:iam::{account}:role/guardduty-response-{opt_in}")
-    assert may == person
+    for name in opt_in:
+        may = decision(policy, f"arn:aws:iam::{account}:role/guardduty-response-{name}")
+        assert may == person, name
     assert decision(policy, source=f"arn:aws:cloudwatch:{REGION}:{account}:alarm:x") == "deny"
 
 

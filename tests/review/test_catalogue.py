@@ -85,10 +85,16 @@ def test_every_policy_and_every_step_of_the_pack_is_in_it(page):
     assert registered <= set(sections(page, 3))
 
 
+def test_what_triggers_a_policy_is_counted(page):
+    trigger = {row[0].partition("]")[0][1:]: row[1] for row in rows(page.partition("\n## ")[0])}
+    assert trigger["ec2-isolate"] == "11 finding types and 3 prefixes"
+    assert trigger["iam-user-deactivate-access-key"] == "1 finding type"
+
+
 def test_how_a_policy_is_undone(page):
     undo = {row[0].partition("]")[0][1:]: row[3] for row in rows(page.partition("\n## ")[0])}
     assert undo["ec2-isolate"] == undo["isolation-guard"] == "`make release`"
-    assert undo["ec2-release"] == "`make isolate`"
+    assert undo["ec2-release"] == "`make isolate`, but not [`archive-finding`](#archive-finding)"
     assert undo["iam-role-revoke-sessions"] == "`make restore-sessions`"
     assert undo["iam-user-deactivate-access-key"] == "`make reactivate-key`"
     assert undo["finding-notify"] == undo["guardduty-guard"] == "nothing to undo"
