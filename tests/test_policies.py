@@ -188,3 +188,15 @@ def test_the_isolation_guard_looks_at_each_protection_that_it_puts_back():
         assert f"detail.requestParameters.{attribute}'" in told, (
             f"isolation-guard: nobody is told when {attribute} is changed: add it to its filters"
         )
+
+
+@pytest.mark.parametrize("policy", GUARDS)
+def test_a_guard_puts_right_before_it_explains_and_mails(policy):
+    """An intruder who opens a group is faster than any mail."""
+    names = [*steps(policy)]
+    assert names[-1] == "fail-unless-complete", f"{policy}: else what fails is tried no more"
+    explained = [name for name in names[:-1] if name == "explain-call" or name.startswith("notify")]
+    assert explained[0] == "explain-call", f"{policy}: the mail has what was explained before it"
+    assert names[-1 - len(explained) : -1] == explained, (
+        f"{policy}: {', '.join(explained)} behind all that puts something right"
+    )
