@@ -184,7 +184,9 @@ def test_a_guard_knows_the_roles_of_the_pack_and_no_other(policy, step, guards):
 
 def test_the_isolation_guard_looks_at_each_protection_that_it_puts_back():
     told = str(POLICIES["isolation-guard"]["filters"])
-    for attribute in [*(setting.attribute for setting in SETTINGS), "blockDeviceMapping"]:
+    # `attribute`: the older form of the call, which names one
+    more = ["blockDeviceMapping", "attribute"]
+    for attribute in [*(setting.attribute for setting in SETTINGS), *more]:
         assert f"detail.requestParameters.{attribute}'" in told, (
             f"isolation-guard: nobody is told when {attribute} is changed: add it to its filters"
         )
@@ -200,3 +202,22 @@ def test_a_guard_puts_right_before_it_explains_and_mails(policy):
     assert names[-1 - len(explained) : -1] == explained, (
         f"{policy}: {', '.join(explained)} behind all that puts something right"
     )
+
+
+def test_the_isolation_guard_asks_for_each_call_by_its_name_or_by_what_it_changes():
+    filters = POLICIES["isolation-guard"]["filters"]
+    by_parameter = {"ModifyNetworkInterfaceAttribute", "ModifyInstanceAttribute", "CreateTags"}
+    unnamed = events("isolation-guard") - {*named_calls(filters)}
+    assert unnamed == by_parameter, f"isolation-guard: ask for {sorted(unnamed - by_parameter)}"
+
+
+@pytest.mark.parametrize("policy", ["isolation-guard", "forensic-group-guard"])
+def test_a_call_that_takes_all_tags_off_is_seen(policy):
+    """DeleteTags without keys."""
+    told = [*asked(POLICIES[policy]["filters"], "detail.requestParameters.tagSet.items")]
+    assert "absent" in told, f"{policy}: ask for `tagSet.items` that is absent"
+
+
+@pytest.mark.parametrize("policy", ISOLATING)
+def test_the_groups_come_first(policy):
+    assert [*steps(policy)][0] == "isolate-instance", f"{policy}: every call before it is time"
