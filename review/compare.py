@@ -15,7 +15,8 @@ ISOLATING = "isolate-instance"
 
 def compared(base: dict, head: dict) -> dict:
     """verdict: sentences, the gravest first; empty when nothing differs. findings, policies, calls,
-    parameters, permissions, mails, swap: see the functions. played: the number of findings."""
+    order, allowed, modes, permissions, mails, swap: see the functions. played: the number of
+    findings that could be played."""
     both = {
         name: (base["findings"].get(name), told)
         for name, told in head["findings"].items()
@@ -132,7 +133,10 @@ def ending(of: dict | None) -> list[str]:
 
 
 def changed_policies(base: dict, head: dict) -> list[dict]:
-    """[{policy, file, opt_in, what, words}]; what: added, removed, changed or moved."""
+    """[{policy, file, opt_in, deployed, played, what, words}]; what: added, removed or changed.
+
+    deployed: whether it becomes a function. played: whether findings start it.
+    """
     found = []
     for name in sorted(base | head):
         old, new = base.get(name), head.get(name)

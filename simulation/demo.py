@@ -42,6 +42,7 @@ def plain(text):
 
 
 MAILER = "guardduty-response-mailer"
+FORENSIC = "ForensicSecurityGroup"
 
 
 class Story:
@@ -309,7 +310,7 @@ def by_hand(story, cloud, sink, world, finding):
         if " step:" in line:
             story.tell(plain(line[line.index("step:") :]))
     story.groups("Security groups now", world, world.snapshot())
-    return [] if world.is_isolated(world.target) else [f"{world.target} is not isolated"]
+    return [] if world.is_isolated(world.target, FORENSIC) else [f"{world.target} is not isolated"]
 
 
 def judge(story, cloud, sink, world, before, after, mode):
@@ -355,7 +356,7 @@ def judge(story, cloud, sink, world, before, after, mode):
             story.tell("[green]Nothing has changed, as the mode asks for.[/]")
         return problems
     number = len(after[world.target]["interfaces"])
-    if isolation["isolated"] and world.is_isolated(world.target):
+    if isolation["isolated"] and world.is_isolated(world.target, FORENSIC):
         story.tell(
             f"[green]Read back by the function at {isolation['verified_at']}, and again here: "
             f"{number} of {number} interfaces hold only the forensic group, which has no rule.[/]"

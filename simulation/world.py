@@ -102,12 +102,18 @@ class World:
             if instance_id in found
         }
 
-    def is_isolated(self, instance_id: str) -> bool:
-        """Whether every interface has one group alone, and that has no rule: a forensic one."""
+    def is_isolated(self, instance_id: str, name: str | None = None) -> bool:
+        """Whether every interface has one group alone, and that has no rule: a forensic one.
+
+        name: that the group must have; by default any, since a policy may call it otherwise.
+        """
         interfaces = self.snapshot()[instance_id]["interfaces"]
         if not interfaces or any(len(interface["groups"]) != 1 for interface in interfaces):
             return False
-        ids = sorted({interface["groups"][0]["id"] for interface in interfaces})
+        groups = [interface["groups"][0] for interface in interfaces]
+        if name and any(group["name"] != name for group in groups):
+            return False
+        ids = sorted({group["id"] for group in groups})
         shown = self.client("ec2").describe_security_groups(GroupIds=ids)["SecurityGroups"]
         return not any(g["IpPermissions"] or g["IpPermissionsEgress"] for g in shown)
 

@@ -277,3 +277,21 @@ def test_addresses_that_cannot_be_in_two_subnets_still_get_networks():
     assert len(networks) == 3
     for number, one in enumerate(networks):
         assert not any(one.overlaps(other) for other in networks[number + 1 :])
+
+
+def test_isolated_means_one_group_without_rules_and_the_named_one_where_it_is_asked(cloud):
+    world = build(cloud, read_finding(SCENARIO))
+    ec2 = world.client("ec2")
+    (interface,) = world.snapshot()[world.target]["interfaces"]
+    assert not world.is_isolated(world.target)  # its group has rules
+    made = ec2.create_security_group(
+        GroupName="Quarantine", Description="-", VpcId=interface["vpc_id"]
+    )["GroupId"]
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=interface["id"], Groups=[made])
+    assert not world.is_isolated(world.target)  # one that was just made lets all out
+    ec2.revoke_security_group_egress(
+        GroupId=made, IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+    )
+    assert world.is_isolated(world.target)
+    assert not world.is_isolated(world.target, "ForensicSecurityGroup")
+    assert world.is_isolated(world.target, "Quarantine")
