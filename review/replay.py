@@ -71,8 +71,11 @@ def read(path: Path) -> list[dict]:
         name = file.relative_to(path).as_posix() if path.is_dir() else str(file)
         try:
             events = read_findings(file)
-        except (NotAFinding, OSError) as error:
+        except NotAFinding as error:
             found.append({"finding": name, "problem": str(error)})
+            continue
+        except OSError as error:
+            found.append({"finding": name, "problem": f"{file}: {error.strerror}."})
             continue
         for number, event in enumerate(events, 1):
             several = f" [{number}]" if len(events) > 1 else ""
