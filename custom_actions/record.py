@@ -354,6 +354,14 @@ def short_id(event):
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def case_id(instance_id, began):
+    """The name of the case of one incident: the instance, and when its incident began.
+
+    began: `ISOLATED_AT` of the incident. Fit for a tag, a file name and a key of S3.
+    """
+    return f"{instance_id}-{re.sub(r'[^0-9A-Za-z]', '', began.split('+')[0])}"
+
+
 def finding_tag(event):
     """The id of the finding, fit for a tag: a real one is 32 hexadecimal digits."""
     finding = str(((event or {}).get("detail") or {}).get("id") or "unknown")
