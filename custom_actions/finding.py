@@ -39,6 +39,10 @@ GUARDDUTY_ID = re.compile(r"[0-9a-f]{32}")
 # The instance that GuardDuty names in every sample about one.
 SAMPLE_INSTANCE = "i-99999999"
 
+# The resource types of what runs in a container. The instance that it runs on, if it is one, stands
+# in `instanceDetails`; a task of ECS on Fargate has none.
+CONTAINERS = ("EKSCluster", "ECSCluster", "Container")
+
 # A key of JSON text, which words in one of its strings cannot imitate: their quotes are escaped.
 SAMPLE_KEY = re.compile(r'[{,]\s*"sample"\s*:\s*"?true', re.IGNORECASE)
 
@@ -83,6 +87,16 @@ def direction(event):
     action = mapping(event, "detail", "service", "action", "networkConnectionAction")
     found = text(action, "connectionDirection").upper()
     return found if found in ("OUTBOUND", "INBOUND") else "UNKNOWN"
+
+
+def is_without_instance(event):
+    """Whether a finding is about a container, and names no instance that it runs on.
+
+    What is there but is no id is for who resolves the instance to refuse. So is a finding about an
+    Instance that names none.
+    """
+    resource = mapping(event, "detail", "resource")
+    return resource.get("resourceType") in CONTAINERS and not resource.get("instanceDetails")
 
 
 def is_archived(event):
@@ -135,7 +149,8 @@ def remote_addresses(event):
     """The remote addresses that a finding names, as it spells them, each once.
 
     They stand under `remoteIpDetails` of the action (networkConnectionAction, awsApiCallAction
-    and others like them), or of each entry of a list in it (portProbeDetails).
+    and others like them), or of each entry of a list in it (portProbeDetails). `runtimeDetails` of
+    Runtime Monitoring has none: of a socket it names the family and the protocol alone.
     """
     found = []
     for action in mapping(event, "detail", "service", "action").values():
@@ -191,6 +206,28 @@ def affiliated_account(event):
     if finding_type(event).endswith(".InsideAWS") and _word(remote.get("affiliated")) == "true":
         return text(remote, "accountId") or "(not named)"
     return None
+
+
+# What a session belongs to that is no instance's, by the type that GuardDuty has for it.
+OF_A_WORKLOAD = "UnauthorizedAccess:IAMUser/ResourceCredentialExfiltration."
+
+
+def workload(event, session_name):
+    """What the sessions of a name are, in words; "" where the finding does not say.
+
+    Only of a finding about credentials of a Lambda function or an ECS task. Lambda names its
+    sessions after the function, ECS after the task. Which of the two it is stands in the details of
+    the function or the cluster, if the finding has them and they agree with the name.
+    """
+    if not finding_type(event).startswith(OF_A_WORKLOAD) or not session_name:
+        return ""
+    resource = mapping(event, "detail", "resource")
+    if text(mapping(resource, "lambdaDetails"), "functionName") == session_name:
+        return "Lambda function"
+    task = mapping(resource, "ecsClusterDetails", "taskDetails")
+    if text(task, "arn").rpartition("/")[2] == session_name:
+        return "ECS task"
+    return "function or task"
 
 
 @dataclass(frozen=True)
@@ -292,7 +329,9 @@ class FindingFilter(EventFilter):
     knocks at an open port would decide what is done to it. A finding with UNKNOWN, or without a
     direction, is meant: it still says that the two communicate, and when GuardDuty writes UNKNOWN
     is not documented. `samples: true` and `archived: true` let in what is left out otherwise:
-    samples, and findings that somebody or a suppression rule has dealt with.
+    samples, and findings that somebody or a suppression rule has dealt with. In a policy for ec2 a
+    finding about a container (`resourceType` EKSCluster, ECSCluster or Container) that names no
+    instance, as on Fargate, is not meant: there is nothing of EC2 to act on.
 
     It is not called `finding`: that is Custodian's filter for Security Hub. Like Custodian's
     `event` filter it passes everything where there is no event (`--dryrun`). It is refused in
@@ -352,6 +391,8 @@ class FindingFilter(EventFilter):
             return "it is a sample"
         if is_archived(event) and not self.data.get("archived"):
             return "it is archived"
+        if self.manager.type == "ec2" and is_without_instance(event):
+            return "it is about a container and names no instance, as on Fargate"
         if is_actor(event):
             return None
         if is_among(self.data.get("actor-only", ()), found):

@@ -377,18 +377,19 @@ def test_what_is_acted_on_is_also_mailed_as_a_finding(path, policy):
 
 @pytest.mark.parametrize("entry", types_of("finding-notify"), ids=example)
 def test_the_finding_mail_says_what_follows(entry):
-    """It takes an EC2 type that it does not name as one that isolates."""
+    """It takes a type of an instance that it does not name as one that isolates."""
     acting = [
         policy["name"]
         for path, policy in (param.values for param in POLICIES)
         if is_for_findings(policy) and changing(path) and entry in types_of(policy["name"])
     ]
-    if ":EC2/" in example(entry) and "ec2-isolate" not in acting:
+    of_an_instance = any(kind in example(entry) for kind in (":EC2/", ":Runtime/"))
+    if of_an_instance and "ec2-isolate" not in acting:
         assert f"'{example(entry)}'" in FINDING_MAIL, (
             f"finding-notify mails {entry} as isolating, and ec2-isolate does not act on it: add "
             "it to one of the two, or to the list `opt_in` in mailer/templates/_parts.html.j2"
         )
-    elif acting and ":EC2/" not in example(entry):
+    elif acting and not of_an_instance:
         assert example(entry).partition(".")[0] in FINDING_MAIL, (
             f"policy {acting[0]}: add {entry} to the list `opt_in` in "
             "mailer/templates/_parts.html.j2, or the finding mail says that nothing follows"

@@ -5,8 +5,9 @@ instance is isolated. They cannot be taken back, but permissions are looked at f
 an inline policy on the role denies everything to exactly the sessions meant.
 
 - The session has a name: `aws:userid` of its requests is `<role id>:<name>`. EC2 names the sessions
-  that it makes after the instance. Every other session of the role goes on; whoever uses the same
-  name with the role is denied too, also later.
+  that it makes after the instance, Lambda after the function, ECS after the task. Every other
+  session of the role goes on; whoever uses the same name with the role is denied too, also later:
+  the instance, each run of the function, the task. A task that replaces it has another name.
 - It has none: every session issued before now is denied, as by "Revoke active sessions" of
   IAM's console, by `aws:TokenIssueTime`.
 
@@ -26,7 +27,8 @@ id_roles_use_revoke-sessions (the deny, its time, service-linked roles);
 id_credentials_temp_control-access_disable-perms (permissions are evaluated for each request; roles
 of IAM Identity Center); reference_policies_variables (the value of aws:userid for each kind of
 principal); reference_iam-quotas (10,240 characters of inline policies a role, white space not
-counted). Nothing here was run against AWS.
+counted). How Lambda and ECS name their sessions is not in that table; it is seen in the ARNs of
+assumed roles in CloudTrail. Nothing here was run against AWS.
 """
 
 import json
@@ -45,6 +47,7 @@ from custom_actions.finding import (
     affiliated_account,
     finding_id,
     role_session,
+    workload,
 )
 from custom_actions.instance import OfInstance
 from custom_actions.record import ROLE_POLICY
@@ -145,6 +148,7 @@ class Deny(NamedTuple):
     session: str  # "" for every session
     statement: dict
     present: list
+    workload: str  # what the session is of, in words, where the finding says so
 
     @property
     def instance_id(self):
@@ -158,6 +162,7 @@ class Deny(NamedTuple):
             "policy": self.policy.name,
             "session": self.session or None,
             "instance": self.instance_id,
+            "workload": self.workload or None,
             "issued_before": issued_before(self.statement),
         }
 
@@ -169,6 +174,11 @@ class Deny(NamedTuple):
             return (
                 f"sessions of {self.instance_id} with role {role}, wherever they are used; other "
                 f"instances with the role go on. Policy {name}."
+            )
+        if self.workload:
+            return (
+                f"sessions of role {role} named {self.session}: that {self.workload} is hit too; "
+                f"other names go on. Policy {name}."
             )
         if self.session:
             return (
@@ -183,10 +193,11 @@ class Deny(NamedTuple):
 class Revocation(Step):
     """What the two `revoke-role-sessions` share: the deny on a role that is known to be right."""
 
-    def deny(self, run, role, session, incident):
+    def deny(self, run, role, session, incident, workload=""):
         """The deny of the sessions of one name, or of the older ones when `session` is empty.
 
         role: RoleName, RoleId and Path as IAM shows them. incident: the end of the policy's name.
+        workload: what has sessions of that name, in words.
         """
         for path, reason in UNEDITABLE.items():
             if (role.get("Path") or "").startswith(path):
@@ -199,7 +210,7 @@ class Revocation(Step):
             wanted = deny_session(role["RoleId"], session)
         else:
             wanted = earlier or deny_older(run.begun + AHEAD)
-        return Deny(policy, session, wanted, present)
+        return Deny(policy, session, wanted, present, workload)
 
     def changes(self, run):
         deny = run.view
@@ -329,6 +340,10 @@ class RevokeFindingSessions(Revocation):
     until EC2 gives them new credentials; AWS documents no more than that these come at least five
     minutes before the old ones expire.
 
+    The session of a Lambda function is named after the function, and so is every run of it with the
+    role: the function itself is denied until that is lifted. That of an ECS task is named after the
+    task; the one that replaces a stopped task has another name and is not denied.
+
     Use inside AWS by an account that GuardDuty knows as affiliated with this one is not revoked:
     the step is `skipped`, with the account, and the mail says so. Where a person runs the policy
     (the filter `by-hand`) it is.
@@ -360,10 +375,10 @@ class RevokeFindingSessions(Revocation):
               - fail-unless-complete
 
     No arguments. The outcome has besides `revoked` (true only when the policy was read back),
-    `role`, `policy`, `session` (and `instance` when it is one) or `issued_before`, and
-    `verified_at`. An update of the finding
-    changes nothing: the time does not move. A new finding adds a policy of its own. Failed, with
-    the reason: a role that cannot be edited (service-linked, of IAM Identity Center), inline
+    `role`, `policy`, `session` (and `instance` when it is one, or `workload`, in words, when the
+    finding is about a function or a task) or `issued_before`, and `verified_at`. An update of the
+    finding changes nothing: the time does not move. A new finding adds a policy of its own. Failed,
+    with the reason: a role that cannot be edited (service-linked, of IAM Identity Center), inline
     policies at their limit. Dry run: reads, changes nothing.
 
     IAM: iam:GetRole, iam:GetRolePolicy, iam:PutRolePolicy; see the action of that name on ec2.
@@ -392,7 +407,7 @@ class RevokeFindingSessions(Revocation):
                 revoked=False,
                 role=role["RoleName"],
             )
-        return self.deny(run, role, session.name, incident)
+        return self.deny(run, role, session.name, incident, workload(run.event, session.name))
 
     def role_of(self, session):
         shown = ignoring("NoSuchEntity", self.client("iam").get_role, RoleName=session.role_name)

@@ -122,6 +122,41 @@ def test_a_session_of_any_name_is_denied_alone(identities, session):
     assert len(report["detail"]) <= 300  # what the mail shows of it
 
 
+@pytest.mark.parametrize(
+    "finding, member, words",
+    [
+        ("lambda", "lambdaDetails", "Lambda function"),
+        ("ecs", "ecsClusterDetails", "ECS task"),
+    ],
+)
+def test_of_a_function_or_a_task_its_own_sessions_are_denied_and_it_is_said_that_it_stands_still(
+    identities, finding, member, words
+):
+    role = identities.role()
+    event = identities.finding(f"iam-role-{finding}-credential-exfiltration")
+    resource = event["detail"]["resource"]
+    session = resource["accessKeyDetails"]["principalId"].partition(":")[2]
+    resource["accessKeyDetails"] |= {
+        "userName": role["RoleName"],
+        "principalId": f"{role['RoleId']}:{session}",
+    }
+
+    report = outcome(revoke(identities, event))
+
+    policies = identities.policies(role)
+    assert denied(policies, f"{role['RoleId']}:{session}")
+    assert not denied(policies, f"{role['RoleId']}:another-one")
+    assert report["revoked"] and report["workload"] == words and report["instance"] is None
+    hit = f"named {session}: that {words} is hit too; other names go on"
+    assert hit in report["detail"] and hit in headline(told(identities.pack))
+
+    # Which of the two it is is not said where the finding does not describe it, or another one.
+    for odd in (None, {"functionName": "x", "taskDetails": {"arn": f"task/{session}x"}}):
+        resource[member] = odd
+        report = outcome(revoke(identities, event))
+        assert f"{session}: that function or task is hit too" in report["detail"]
+
+
 def test_without_a_session_it_is_denied_by_the_time_of_issue(identities):
     role, before = identities.role(), datetime.now(UTC)
 

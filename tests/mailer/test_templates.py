@@ -911,6 +911,23 @@ def test_a_session_of_any_name_and_whom_else_that_hits():
     assert "EVERY session" not in reader.text
 
 
+def test_a_session_of_a_function_or_a_task_and_that_it_stands_still():
+    for name, session, workload in (
+        ("lambda", "shop-orders", "Lambda function"),
+        ("ecs", "0f1e2d3c4b5a69788796a5b4c3d2e1f0", "ECS task"),
+    ):
+        _, reader = credential_mail(
+            revocation(instance=None, session=session, workload=workload, detail="Denied."),
+            name=f"iam-role-{name}-credential-exfiltration",
+        )
+        assert reader.row("Denied").startswith(f"The sessions named {session} only")
+        assert f"That {workload} is denied too, until this is lifted." in reader.row("Denied")
+        assert "stop the task, and its service goes on" in reader.row("Not hit")
+        assert session in reader.row("Function" if name == "lambda" else "Task")
+        assert f"The {workload} itself. It goes on running" in reader.text
+        assert "The instance itself" not in reader.text
+
+
 def test_what_a_revocation_does_not_reach_is_said_where_there_was_one():
     told = "ECS tasks and of EKS pods (IRSA, Pod Identity), and the default host management role"
     assert told in credential_mail(revocation())[1].text

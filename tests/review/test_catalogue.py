@@ -87,7 +87,7 @@ def test_every_policy_and_every_step_of_the_pack_is_in_it(page):
 
 def test_what_triggers_a_policy_is_counted(page):
     trigger = {row[0].partition("]")[0][1:]: row[1] for row in rows(page.partition("\n## ")[0])}
-    assert trigger["ec2-isolate"] == "11 finding types and 3 prefixes"
+    assert trigger["ec2-isolate"] == "21 finding types and 6 prefixes"
     assert trigger["iam-user-deactivate-access-key"] == "1 finding type"
 
 
