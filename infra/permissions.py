@@ -18,10 +18,10 @@ from c7n.loader import PolicyLoader
 
 import custom_actions  # noqa: F401 - registers the actions
 from deployment.errors import Refused
+from infra import generated
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "permissions.md"
-STALE = "docs/permissions.md is stale: make permissions"
 POLICIES = sorted((ROOT / "policies").rglob("*.yml"))
 ACCOUNT = "111122223333"
 
@@ -318,15 +318,10 @@ def _conditions(statement):
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Write nothing; end with 1 where the page is stale.")
+@generated.option
 def main(check):
     """Write docs/permissions.md: what each role may do, and which step needs it."""
-    made = page()
-    if not check:
-        PAGE.write_text(made)
-    elif not PAGE.exists() or PAGE.read_text() != made:
-        click.echo(STALE, err=True)
-        raise SystemExit(1)
+    generated.write(PAGE, page(), "permissions", check)
 
 
 if __name__ == "__main__":

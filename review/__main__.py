@@ -25,6 +25,7 @@ COMMANDS = {
     "coverage": "coverage",
     "mutate": "mutate",
     "catalogue": "catalogue",
+    "finding-types": "finding_types",
     "new-policy": "scaffold",
     "new-step": "scaffold",
 }

@@ -20,14 +20,13 @@ from custom_actions.api_call import API_VERSION
 from custom_actions.finding import FindingFilter
 from deployment import policies
 from deployment.errors import Refused
-from infra import permissions
+from infra import generated, permissions
 from review import filters, prose
 from review.ablation import fields
 from review.steps import Step, revert, reverted, steps, undone
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "policies.md"
-STALE = "docs/policies.md is stale: make catalogue"
 
 METADATA = ("title", "severity", "mitre-attack", "runbook")
 # Options of a step that no reader misses, or that stand with the calls.
@@ -316,6 +315,18 @@ def page() -> str:
     except (PolicyValidationError, ValueError, yaml.YAMLError) as error:
         policies.policies()  # refuses with the name of the file
         raise Refused(f"A policy is not valid: make validate. {error}") from error
+    return rendered(
+        "policies.md.j2",
+        entries=entries(),
+        steps=list(steps().values()),
+        undone=undone,
+        revert=revert,
+        by_hand=by_hand,
+    )
+
+
+def rendered(template: str, **values: object) -> str:
+    """A template of this package with values, as Markdown."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=False,  # noqa: S701 - it is Markdown, and no text of a finding is in it
@@ -325,23 +336,11 @@ def page() -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"cell": prose.cell, "markdown": prose.markdown}
-    text = environment.get_template("policies.md.j2").render(
-        entries=entries(),
-        steps=list(steps().values()),
-        undone=undone,
-        revert=revert,
-        by_hand=by_hand,
-    )
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return re.sub(r"\n{3,}", "\n\n", environment.get_template(template).render(**values))
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Write nothing; end with 1 where the file is stale.")
+@generated.option
 def catalogue(check: bool) -> None:
     """Write docs/policies.md: what each policy and step does, and how it is undone."""
-    made = page()
-    if not check:
-        PAGE.write_text(made)
-    elif not PAGE.exists() or PAGE.read_text() != made:
-        click.echo(STALE, err=True)
-        raise SystemExit(1)
+    generated.write(PAGE, page(), "catalogue", check)
