@@ -138,6 +138,26 @@ def test_an_address_that_merely_knocks_takes_no_server_down(direction, role, iso
     expect(event, isolates, None if isolates else "began the connection, the instance did not")
 
 
+EKS = "ec2-isolate/positive/eks-runtime-reverse-shell.json"
+
+
+@pytest.mark.parametrize("kind", ["EKSCluster", "ECSCluster", "Container"])
+def test_a_container_that_is_on_no_instance_isolates_none(kind):
+    event = read_finding(TESTS / EKS)
+    resource = event["detail"]["resource"]
+    resource["resourceType"] = kind
+    expect(event, True)
+    for nothing in ({}, None):
+        resource["instanceDetails"] = nothing
+        expect(event, False, "it is about a container and names no instance")
+    # what is there and is no id goes on, so that the function refuses it aloud
+    resource["instanceDetails"] = {"instanceId": "x"}
+    expect(event, True)
+    # so does an instance that is not named
+    resource["instanceDetails"], resource["resourceType"] = {}, "Instance"
+    expect(event, True)
+
+
 # Played: the rule on the bus, the function as it is deployed, the instance, the messages
 
 
@@ -180,6 +200,7 @@ ISOLATED = [
     "bare-ec2-malicious-ip-caller",  # as get-findings prints it
     "ec2-malicious-ip-caller-multi-eni",
     "ec2-dns-crypto",  # of no address
+    "eks-runtime-reverse-shell",  # of the node of a cluster
 ]
 
 
@@ -199,6 +220,7 @@ LEFT_ALONE = {
     "ec2-malicious-ip-caller-sample": "it is a sample",
     "ec2-malicious-ip-caller-archived": "it is archived",
     "ec2-malicious-ip-caller-inbound": "began the connection, the instance did not",
+    "fargate-runtime-crypto": "it is about a container and names no instance",
 }
 
 

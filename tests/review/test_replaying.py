@@ -8,6 +8,7 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from custom_actions.finding_file import read_finding
@@ -80,8 +81,10 @@ def test_an_exported_finding_isolates_in_the_steps_of_the_policy(played):
 
 def test_who_decided_against_it_is_said(played):
     probe = played["exported.json [2]"]["policies"]
+    (policy,) = yaml.safe_load((ROOT / "policies/ec2-isolate.yml").read_text())["policies"]
+    types = policy["mode"]["pattern"]["detail"]["type"]
     assert probe["ec2-isolate"]["unmatched"] == [
-        "detail.type is 'Recon:EC2/PortProbeUnprotectedPort', none of the 14 of the rule"
+        f"detail.type is 'Recon:EC2/PortProbeUnprotectedPort', none of the {len(types)} of the rule"
     ]
     assert (
         "detail.resource.accessKeyDetails.userType: the finding has none"

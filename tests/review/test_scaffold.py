@@ -173,6 +173,7 @@ def test_by_contributing_alone_a_new_policy_and_a_new_step_pass_the_suite(tmp_pa
     python("-m", "review", "new-step", "--name", "mark-for-imaging")
     python("-m", "infra.permissions")
     python("-m", "review", "catalogue")
+    python("-m", "review", "finding-types")
     python("-m", "ruff", "check", ".")
     python("-m", "ruff", "format", "--check", ".")
     python("-m", "yamllint", "--strict", ".")
