@@ -21,6 +21,11 @@ POLICIES := $(wildcard policies/*.yml)
 typed = $(if $(filter command,$(firstword $(origin $(1)))),$($(1)))
 RELEASE_GROUPS = $(call typed,GROUPS)
 
+# A variable that is spelt wrong would be one that is not said: `make isolate FINDNG=...`.
+named = $(shell grep -v '^\#' $(firstword $(MAKEFILE_LIST)) | grep -oE '[A-Z_]{2,}' | sort -u)
+unknown := $(filter-out $(named),$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+$(if $(unknown),$(error $(unknown): not a variable of any target, see make help. Nothing was changed))
+
 # What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
 DEPLOYMENT := $(BIN)/python -m deployment
 # What stands in review/ plays policies on this machine alone.
@@ -43,7 +48,7 @@ INFRA = $(if $(STACKS),--stacks "$(STACKS)") $(if $(MAIL_QUEUE),--mail-queue "$(
 	$(if $(ALARM_TOPIC),--alarm-topic "$(ALARM_TOPIC)") $(if $(ORGANIZATION),--organization "$(ORGANIZATION)") \
 	$(foreach pair,$(PARAMETERS),--parameter '$(pair)') $(YES_TYPED)
 
-help: ## Show this list
+help: ## Show this list; of every target: [VERBOSE=1] show where an error came from
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## Install what the pack needs into .venv; [PYTHON=...] [CUSTODIAN=0.9.52|newest] another, as of lint, validate, test

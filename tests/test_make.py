@@ -145,6 +145,7 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
             ["empty-forensic-group", f"REGION={REGION}", "GROUP=sg-0abc1234"],
             f" in {ACCOUNT} us-west-2. Nothing was changed",
         ),
+        ([*ISOLATE, "FINDNG=x"], "FINDNG: not a variable of any target"),
         (["release", f"REGION={REGION}"], "say INSTANCE=... or FINDING=..."),
         (["release", "INSTANCE=i-0abc1234def567890"], "say REGION=..."),
         (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),
