@@ -15,27 +15,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PACK := $(BIN)/python -m custom_actions
 POLICIES := $(wildcard policies/*.yml)
-# Those that become Lambda functions. A policy without a mode would be run by a deploy, at once.
-DEPLOYABLE := $(shell grep -l '^    mode:' $(POLICIES))
 
-# A folder for each instance, so that two releases at once never share a file.
-RELEASE = output/release/$(INSTANCE)
 # Only what stands behind make counts: GROUPS is a variable of bash, which the recipes must not see, and
 # what answers for a person, or names regions of other accounts, is not left in a shell.
 typed = $(if $(filter command,$(firstword $(origin $(1)))),$($(1)))
 RELEASE_GROUPS = $(call typed,GROUPS)
 
-# The same for what is done by hand; a finding may be a file.
-ISOLATE = output/isolate/$(INSTANCE)
-REVOKE = output/revoke-sessions/$(notdir $(FINDING))
-DEACTIVATE = output/deactivate-key/$(notdir $(FINDING))
-EMPTY = output/empty-forensic-group/$(GROUP)
-
-# Custodian asks STS for the account in the region of the environment, and goes on without an account
-# where there is none.
-ifdef REGION
-export AWS_DEFAULT_REGION ?= $(REGION)
-endif
+# A variable that is spelt wrong would be one that is not said: `make isolate FINDNG=...`.
+named = $(shell grep -v '^\#' $(firstword $(MAKEFILE_LIST)) | grep -oE '[A-Z_]{2,}' | sort -u)
+unknown := $(filter-out $(named),$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+$(if $(unknown),$(error $(unknown): not a variable of any target, see make help. Nothing was changed))
 
 # What stands in deployment/ works in one region of the current account, or in those of accounts.yml.
 DEPLOYMENT := $(BIN)/python -m deployment
@@ -50,6 +39,7 @@ DEPLOY = $(if $(POLICY),-p "$(POLICY)") $(if $(call typed,PRUNE),--prune)
 option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
 ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(call typed,REGION)) $(call option,--role,$(ROLE))
 YES_TYPED = $(if $(call typed,YES),--yes)
+DRYRUN_TYPED = $(if $(call typed,DRYRUN),--dryrun)
 
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
 STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
@@ -58,7 +48,7 @@ INFRA = $(if $(STACKS),--stacks "$(STACKS)") $(if $(MAIL_QUEUE),--mail-queue "$(
 	$(if $(ALARM_TOPIC),--alarm-topic "$(ALARM_TOPIC)") $(if $(ORGANIZATION),--organization "$(ORGANIZATION)") \
 	$(foreach pair,$(PARAMETERS),--parameter '$(pair)') $(YES_TYPED)
 
-help: ## Show this list
+help: ## Show this list; of every target: [VERBOSE=1] show where an error came from
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 install: $(INSTALLED) ## Install what the pack needs into .venv; [PYTHON=...] [CUSTODIAN=0.9.52|newest] another, as of lint, validate, test
@@ -149,7 +139,7 @@ accounts: $(INSTALLED) ## Write accounts.yml from AWS Organizations; [OU=/path] 
 	@$(DEPLOYMENT) accounts $(foreach ou,$(OU),--ou "$(ou)") $(if $(REGIONS),--regions "$(REGIONS)") $(if $(ROLE),--role "$(ROLE)") $(foreach tag,$(TAG),--tag "$(tag)") $(if $(VARS),--vars "$(VARS)") $(if $(MANAGEMENT),--management)
 
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
-	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
+	@$(DEPLOYMENT) dryrun --region "$(REGION)"
 
 deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1] [MEMBER_ROLE=...] [MAX_PER_HOUR=...]
 	@$(DEPLOYMENT) deploy --region "$(REGION)" $(SAID) $(DEPLOY)
@@ -175,28 +165,19 @@ status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and wh
 status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag] [REGION=...] [POLICY=name] [WHO=1] [JSON=1]
 	@$(DEPLOYMENT) status $(ORG) $(STATUS)
 
-isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
-	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml
-	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(ISOLATE) --vars-file $(ISOLATE)/vars.yml policies/ec2-isolate-by-hand.yml
-	@grep -q '"InstanceId": "$(INSTANCE)"' $(ISOLATE)/ec2-isolate-by-hand/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
+isolate: $(INSTALLED) need-REGION need-INSTANCE ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>] [DRYRUN=1]
+	@$(DEPLOYMENT) isolate policies/ec2-isolate-by-hand.yml --region "$(REGION)" --instance "$(INSTANCE)" --finding "$(FINDING)" $(DRYRUN_TYPED)
 
-revoke-sessions: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Revoke the role session that a finding names; FINDING=<id or file> REGION=...
-	@mkdir -p $(REVOKE) && printf 'finding: "%s"\n' '$(FINDING)' > $(REVOKE)/vars.yml
-	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(REVOKE) --vars-file $(REVOKE)/vars.yml policies/iam-role-revoke-sessions-by-hand.yml
+revoke-sessions: $(INSTALLED) need-REGION need-FINDING ## Revoke the role session that a finding names; FINDING=<id or file> REGION=... [DRYRUN=1]
+	@$(DEPLOYMENT) revoke-sessions policies/iam-role-revoke-sessions-by-hand.yml --region "$(REGION)" --finding "$(FINDING)" $(DRYRUN_TYPED)
 
-empty-forensic-group: $(INSTALLED) need-REGION need-GROUP ## Revoke every rule of a forensic group; GROUP=sg-... REGION=...
-	@[[ "$(GROUP)" =~ ^sg-[0-9a-f]{8,17}$$ ]] || { echo "GROUP=$(GROUP) is not the id of a security group"; exit 2; }
-	@mkdir -p $(EMPTY) && printf 'group: "%s"\n' '$(GROUP)' > $(EMPTY)/vars.yml
-	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(EMPTY) --vars-file $(EMPTY)/vars.yml policies/forensic-group-empty-by-hand.yml
-	@grep -q '"GroupId": "$(GROUP)"' $(EMPTY)/forensic-group-empty-by-hand/resources.json || { echo "$(GROUP) is not in $(REGION) of this account, or has no tag forensic:group=true. Nothing was changed."; exit 1; }
+empty-forensic-group: $(INSTALLED) need-REGION need-GROUP ## Revoke every rule of a forensic group; GROUP=sg-... REGION=... [DRYRUN=1]
+	@$(DEPLOYMENT) empty-forensic-group policies/forensic-group-empty-by-hand.yml --region "$(REGION)" --group "$(GROUP)" $(DRYRUN_TYPED)
 
-release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1]
+release: $(INSTALLED) need-REGION ## Release an isolated instance, or with FINDING=<id> all that it isolated; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1] [DRYRUN=1]
 	@[[ "$(ARCHIVE)" =~ ^1?$$ ]] || { echo "ARCHIVE is 1, which archives the finding too, or nothing"; exit 2; }
-	@[[ "$(RECORD)" =~ ^[A-Za-z0-9_-]*$$ ]] || { echo "RECORD=$(RECORD) is not the word that a release asks for"; exit 2; }
-	@[[ "$(RELEASE_GROUPS)" =~ ^[a-z0-9=,\ -]*$$ ]] || { echo "GROUPS is eni-...=sg-...,sg-... and a blank between two interfaces"; exit 2; }
-	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\narchive: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' '$(ARCHIVE)' > $(RELEASE)/vars.yml
-	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
-	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
+	@$(DEPLOYMENT) release policies/ec2-release.yml --region "$(REGION)" $(if $(INSTANCE),--instance "$(INSTANCE)") $(if $(FINDING),--finding "$(FINDING)") \
+		--record "$(RECORD)" --groups "$(RELEASE_GROUPS)" $(if $(ARCHIVE),--archive) $(DRYRUN_TYPED)
 
 isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
 	@$(DEPLOYMENT) isolated --region "$(REGION)"
@@ -211,9 +192,8 @@ dlq: $(INSTALLED) need-REGION check-FINDING ## List what no function has dealt w
 dlq-org: $(INSTALLED) ## The same list in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [ROLE=name]
 	@$(DEPLOYMENT) dlq $(ORG)
 
-restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id>
-	@mkdir -p output/restore-sessions && printf 'role: "%s"\nfinding: "%s"\n' '$(ROLE)' '$(FINDING)' > output/restore-sessions/vars.yml
-	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/restore-sessions --vars-file output/restore-sessions/vars.yml policies/iam-role-restore-sessions.yml
+restore-sessions: $(INSTALLED) need-ROLE need-FINDING ## Lift the deny of a credential finding; ROLE=... FINDING=<finding id> [DRYRUN=1]
+	@$(DEPLOYMENT) restore-sessions policies/iam-role-restore-sessions.yml --role "$(ROLE)" --finding "$(FINDING)" $(DRYRUN_TYPED)
 
 probe: $(INSTALLED) need-REGION ## Send a sample finding the whole way and wait for its mail; REGION=... [TIMEOUT=seconds]
 	@$(DEPLOYMENT) probe --region "$(REGION)" $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
@@ -221,14 +201,11 @@ probe: $(INSTALLED) need-REGION ## Send a sample finding the whole way and wait 
 probe-org: $(INSTALLED) ## The same in the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag,...] [ROLE=name] [TIMEOUT=seconds]
 	@$(DEPLOYMENT) probe $(ORG) $(if $(TIMEOUT),--timeout "$(TIMEOUT)")
 
-deactivate-key: $(INSTALLED) need-REGION need-FINDING check-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=...
-	@mkdir -p $(DEACTIVATE) && printf 'finding: "%s"\n' '$(FINDING)' > $(DEACTIVATE)/vars.yml
-	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(DEACTIVATE) --vars-file $(DEACTIVATE)/vars.yml policies/opt-in/iam-user-deactivate-access-key-by-hand.yml
-	@grep -q '"UserName"' $(DEACTIVATE)/iam-user-deactivate-access-key-by-hand/resources.json || { echo "IAM knows no such user as $(FINDING) names. Nothing was changed."; exit 1; }
+deactivate-key: $(INSTALLED) need-REGION need-FINDING ## Deactivate the access key that a finding names; FINDING=<id or file> REGION=... [DRYRUN=1]
+	@$(DEPLOYMENT) deactivate-key policies/opt-in/iam-user-deactivate-access-key-by-hand.yml --region "$(REGION)" --finding "$(FINDING)" $(DRYRUN_TYPED)
 
-reactivate-key: $(INSTALLED) need-USER_NAME need-KEY need-FINDING ## Reactivate an access key; USER_NAME=... KEY=AKIA... FINDING=<finding id>
-	@mkdir -p output/reactivate-key && printf 'user: "%s"\nkey: "%s"\nfinding: "%s"\n' '$(USER_NAME)' '$(KEY)' '$(FINDING)' > output/reactivate-key/vars.yml
-	$(PACK) custodian run --region us-east-1 --cache-period 0 -s output/reactivate-key --vars-file output/reactivate-key/vars.yml policies/opt-in/iam-user-reactivate-access-key.yml
+reactivate-key: $(INSTALLED) need-USER_NAME need-KEY need-FINDING ## Reactivate an access key; USER_NAME=... KEY=AKIA... FINDING=<finding id> [DRYRUN=1]
+	@$(DEPLOYMENT) reactivate-key policies/opt-in/iam-user-reactivate-access-key.yml --user-name "$(USER_NAME)" --key "$(KEY)" --finding "$(FINDING)" $(DRYRUN_TYPED)
 
 deploy-mailer: $(INSTALLED) ## Deploy the mailer as a Lambda function fed by the mail queue (mailer/mailer.yml)
 	$(BIN)/python -m mailer deploy --config mailer/mailer.yml
@@ -241,9 +218,6 @@ mail-test: $(INSTALLED) need-TO ## Send one test mail from here, as mailer/maile
 
 mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=1 puts them on the queue again
 	$(BIN)/python -m mailer dead-letters $(if $(SEND_BACK),send-back,list) --config mailer/mailer.yml
-
-check-INSTANCE:
-	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
 
 check-FINDING:
 	@[[ "$(FINDING)" =~ ^[A-Za-z0-9_./@+-]*$$ ]] || { echo "FINDING=$(FINDING) is neither the id of a finding nor a path without blanks"; exit 2; }

@@ -203,8 +203,6 @@ def release_headline(instance_id, who, outcomes):
     """`GuardDuty Release | i-...: released by <who>`, what could not be put back, what stays."""
     failures = "; ".join(f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed")
     line = f"GuardDuty Release | {instance_id}: "
-    if any(o["status"] == "planned" for o in outcomes):
-        return one_line(f"OBSERVE ONLY | {line}nothing was changed.")
     if failures:
         return one_line(
             f"{line}the release by {one_line(who, 200)} is NOT COMPLETE: {one_line(failures, 500)}"

@@ -47,6 +47,9 @@ from custom_actions.response import OUTCOMES, REFUSED, ResponseAction, describe
 MARKS = 18
 
 
+WOULD_MAIL = "Would mail what was done."
+
+
 def digest(outcomes):
     """What two responses share that came to the same end; done and unchanged are the same end."""
     ends = [
@@ -161,6 +164,8 @@ class NotifyOnce(ResponseAction, Notify):
         current = digest(outcomes)
         if self.mailed(resource, event) == current:
             return self.outcome("unchanged", "This outcome has been mailed before.")
+        if self.dryrun and BY_HAND in resource:
+            return self.outcome("planned", WOULD_MAIL)  # to who asked; nobody else wants to know
         statuses = {o["status"] for o in outcomes}
         mode = autonomy.of(self.manager.config)
         command = None
@@ -479,6 +484,8 @@ class NotifyRelease(NotifyOnce):
     def respond(self, instance, event):
         if {o["status"] for o in instance[OUTCOMES]} <= {"unchanged", "skipped"}:
             return self.outcome("unchanged", "Nothing was put back: there is nothing to tell.")
+        if self.dryrun:
+            return self.outcome("planned", WOULD_MAIL)
         who = self.client("sts").get_caller_identity()["Arn"]
         notice = {
             "headline": release_headline(instance["InstanceId"], who, instance[OUTCOMES]),

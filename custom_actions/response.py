@@ -5,6 +5,7 @@ Everything else stands here, once: the looks and their delays, dry run, recordin
 errors that stop nothing else, the read-back, and what is reported.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -560,9 +561,15 @@ def is_refusal(error):
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) < 500
 
 
+# Hundreds of characters that EC2 puts behind what it says; only sts:DecodeAuthorizationMessage can
+# read them. https://repost.aws/knowledge-center/ec2-not-auth-launch
+ENCODED = re.compile(r"Encoded authorization failure message:?[\s-]*\S+")
+
+
 def describe(error):
-    """An error as `Code: message`, on one line."""
+    """An error as `Code: message`, on one line; what only AWS can read of it is cut."""
     message = error.response["Error"].get("Message") if isinstance(error, ClientError) else error
+    message = ENCODED.sub("(CloudTrail has the rest, encoded)", str(message))
     return " ".join(f"{error_code(error)}: {message}".split())
 
 

@@ -5,11 +5,11 @@ Exit codes: 0 all is well; 1 something is not, and was named; 2 refused, nothing
 
 import importlib
 import logging
+import os
 import pkgutil
 import sys
 
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 import custom_actions.__main__  # noqa: F401 - the pack and its deploy, in worker processes too
 import deployment
@@ -31,13 +31,19 @@ for module in pkgutil.iter_modules(deployment.__path__, "deployment."):
 
 
 def run():
-    """Be the command line: what AWS refuses is a line, not a trace."""
+    """Be the command line: an error is a line, and with VERBOSE=1 in the environment a trace."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    if os.environ.get("VERBOSE"):
+        for name in ("deployment", "custodian"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+    else:
+        # traces of what becomes a line in the end
+        logging.getLogger("custodian").setLevel(logging.CRITICAL)
     try:
         main()
-    except (BotoCoreError, ClientError) as error:
+    except Exception as error:  # noqa: BLE001  whatever it is, a person reads a line
         log.debug("", exc_info=True)
-        sys.exit(f"error: {reason(error)}")
+        sys.exit(f"error: {reason(error)} (VERBOSE=1 shows where)")
 
 
 if __name__ == "__main__":

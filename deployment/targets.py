@@ -9,12 +9,16 @@ import boto3
 import click
 import jsonschema
 import yaml
+from botocore.config import Config
 from c7n.credentials import assumed_session
 from c7n.utils import generate_arn, get_partition
 from c7n_org import cli as c7n_org
 
 from deployment.errors import Refused
 from deployment.models import share_models
+
+# Whoever waits at the first call, because there is no network, shall not wait long.
+FIRST = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,7 +91,7 @@ def current(region):
     """The caller's own account in one region. IAM: sts:GetCallerIdentity, which needs none."""
     known(region)
     session = share_models(boto3.Session(region_name=region))
-    account_id = session.client("sts").get_caller_identity()["Account"]
+    account_id = session.client("sts", config=FIRST).get_caller_identity()["Account"]
     account = {"account_id": account_id, "name": account_id, "provider": "aws"}
     return Target(account, region)
 

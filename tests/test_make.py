@@ -1,6 +1,7 @@
 """The make targets that work on an account, run as the README says, in the simulated cloud."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_dryrun_changes_nothing(make, scene):
 
     code, output = make("dryrun", f"REGION={REGION}")
 
-    assert code == 0 and "policy:ec2-isolate resource:ec2" in output, output
+    assert code == 0 and re.search(r"ec2-isolate +. 1 ec2", output), output
     assert (scene.interfaces(instance), scene.tags(instance)) == before
     assert functions.list_functions()["Functions"] == deployed
 
@@ -104,17 +105,6 @@ def test_isolate_isolates_the_named_instance(make, scene):
     assert scene.is_isolated(instance) and not scene.is_isolated(neighbour)
 
 
-@pytest.mark.parametrize("target", ["isolate", "release"])
-def test_two_at_once_share_no_file(make, target):
-    plans = [
-        make("-n", target, f"INSTANCE=i-0abc1234def56789{n}", f"REGION={REGION}")[1]
-        for n in range(2)
-    ]
-
-    written = [{w for w in plan.split() if w.startswith("output/")} for plan in plans]
-    assert written[0] and not written[0] & written[1]
-
-
 def test_one_policy_alone_can_be_deployed(make):
     code, output = make("deploy", "REGION=us-east-1", "MODE=ask", "POLICY=response-guard")
 
@@ -134,8 +124,7 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
 
     plans = [make("-n", *RELEASE, *more)[1] for more in ([f"GROUPS={said}"], [])]
 
-    assert said in plans[0] and "RECORD=" in plans[0]
-    assert "groups: " in plans[1] and "'' '' >" in plans[1]
+    assert f'--groups "{said}"' in plans[0] and '--groups ""' in plans[1]
 
 
 @pytest.mark.parametrize(
@@ -144,19 +133,26 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
         (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "RECORD=;"], "RECORD=;"),
         (
             ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "GROUPS=x'y"],
-            "GROUPS is",
+            "GROUPS=x'y is not eni-",
         ),
         ([*RELEASE, "ARCHIVE=yes"], "ARCHIVE is 1"),
         (["deploy", f"REGION={REGION}", "MODE=maybe"], "'maybe' is not one of"),
-        ([*ISOLATE, "FINDING=x'y"], "FINDING=x'y is neither"),
-        (ISOLATE, "is not in us-west-2"),
+        ([*ISOLATE, "FINDING=x'y"], "FINDING=x'y is not the id"),
+        (ISOLATE, f" in {ACCOUNT} us-west-2. Nothing was changed"),
         (["revoke-sessions", f"REGION={REGION}"], "say FINDING=..."),
         (["empty-forensic-group", f"REGION={REGION}", "GROUP=web"], "web is not the id"),
-        (["empty-forensic-group", f"REGION={REGION}", "GROUP=sg-0abc1234"], "is not in us-west-2"),
-        (["release", f"REGION={REGION}"], "say INSTANCE=..."),
+        (
+            ["empty-forensic-group", f"REGION={REGION}", "GROUP=sg-0abc1234"],
+            f" in {ACCOUNT} us-west-2. Nothing was changed",
+        ),
+        ([*ISOLATE, "FINDNG=x"], "FINDNG: not a variable of any target"),
+        (["release", f"REGION={REGION}"], "say INSTANCE=... or FINDING=..."),
         (["release", "INSTANCE=i-0abc1234def567890"], "say REGION=..."),
         (["release", f"REGION={REGION}", "INSTANCE=web-1"], "web-1 is not the id"),
-        (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567899"], "is not in us-west-2"),
+        (
+            ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567899"],
+            f" in {ACCOUNT} us-west-2. Nothing was changed",
+        ),
         (["deploy"], "say REGION=..."),
         (["status"], "say REGION=..."),
         (["status", "REGION=us-wst-2"], "Did you mean us-west-2?"),

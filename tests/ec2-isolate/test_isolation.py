@@ -381,7 +381,9 @@ def changes(cloud):
 
 def test_groups_that_cannot_be_recorded_are_in_the_message_and_in_the_log(scene, pack):
     instance = scene.instance(scene.groups)
-    scene.cloud.fail("CreateTags", "UnauthorizedOperation", times=None)
+    encoded = "xY4-" * 200
+    said = f"You are not authorized. Encoded authorization failure message: {encoded}"
+    scene.cloud.fail("CreateTags", "UnauthorizedOperation", message=said, times=None)
 
     invocation = pack.isolate(scene.finding(instance))
 
@@ -393,6 +395,7 @@ def test_groups_that_cannot_be_recorded_are_in_the_message_and_in_the_log(scene,
     assert [g["id"] for g in row["removed"]] == scene.groups
     headline = message["event"]["c7n:notice"]["headline"]
     assert "has been isolated" in headline and "NOT COMPLETE" in headline
+    assert "You are not authorized" in error(invocation) and "xY4-xY4-" not in error(invocation)
 
 
 def test_an_interface_full_of_tags_does_not_cost_the_others_their_record(scene, pack):

@@ -1106,3 +1106,71 @@ def test_a_refused_release_shows_the_record_and_the_word_to_confirm_it():
     _, reader = mail("release.html", "", event, [instance], policy)
 
     assert groups in reader.text and "RECORD=av36dgbvgvq7y2hx" in reader.text
+
+
+RELEASE = {"c7n:notice": {"headline": "GuardDuty Release | i-0", "who": "me"}, "detail": {}}
+GUARD_CALL = {
+    "eventName": "DeleteTags",
+    "eventID": "e1",
+    "userIdentity": {"arn": "arn:aws:iam::111122223333:user/x"},
+}
+
+
+def ended(status="done", **more):
+    return {"step": "a-step", "status": status, "detail": "d", "error": None, "facts": []} | more
+
+
+@pytest.mark.parametrize(
+    "outcomes, verdict, words",
+    [
+        ([ended()], "Released", "Done"),
+        (
+            [ended(), ended("unchanged", stays="192.0.2.7 stays denied for i-1.")],
+            "Released, but not all is as it was",
+            "What stays: 192.0.2.7 stays denied for i-1.",
+        ),
+        (
+            [ended(unrecorded=["the groups of eni-1"])],
+            "Released, but not all is as it was",
+            "Never recorded, and so not put back: the groups of eni-1.",
+        ),
+        (
+            [ended("failed", error="UnauthorizedOperation: <b>no</b>")],
+            "The release is NOT complete",
+            "make release INSTANCE=i-0abc1234def567890 REGION=us-west-2",
+        ),
+    ],
+)
+def test_a_release_says_first_how_it_ended(outcomes, verdict, words):
+    instance = {"InstanceId": "i-0abc1234def567890", "Tags": [], "c7n:response": outcomes}
+    policy = {"name": "ec2-release", "resource": "ec2", "metadata": {"runbook": "docs/runbook.md"}}
+
+    _, reader = mail("release.html", "", RELEASE, [instance], policy)
+
+    assert reader.lines[1] == verdict and words in reader.text
+    assert "unchanged" not in reader.text
+    assert ("UnauthorizedOperation: <b>no</b>" in reader.lines[2]) == (verdict[-1] == "e")
+
+
+@pytest.mark.parametrize(
+    "about, command",
+    [
+        ({"InstanceId": "i-0abc1234def567890"}, "make isolate INSTANCE=i-0abc1234def567890"),
+        ({"GroupId": "sg-0abc1234"}, "make empty-forensic-group GROUP=sg-0abc1234"),
+        ({"account_id": "111122223333"}, "make deploy"),
+    ],
+)
+def test_a_guard_says_first_whether_it_was_put_right(about, command):
+    def guarded(*outcomes):
+        event = {"c7n:notice": {"headline": "GuardDuty Guard | x"}, "detail": GUARD_CALL}
+        policy = {"name": "isolation-guard", "resource": "ec2", "metadata": {}}
+        return mail("guard.html", "", event, [about | {"c7n:response": outcomes}], policy)[1]
+
+    failed = guarded(ended(), ended("failed", error="Throttling: slow"))
+
+    assert failed.lines[1:3] == ["NOT put right", "a-step: Throttling: slow"]
+    assert f"{command} REGION=us-west-2" in failed.lines
+    assert guarded(ended(), ended("skipped")).lines[1] == "Only a part was put right"
+    assert guarded(ended("planned")).lines[1] == "NOTHING was put right"
+    assert guarded(ended()).lines[1] == "Put right"
+    assert guarded(ended("unchanged")).lines[1] == "Nothing had to be put right"
