@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+from collections import Counter
 
 from c7n import handler as custodian
 from c7n.policy import PolicyCollection
@@ -82,7 +83,7 @@ def run(event, context):
             raise readable(error) from error
         answer[policy.name] = [outcome for r in resources or () for outcome in r.get(OUTCOMES, ())]
         if not resources:
-            answer[policy.name] = "nothing to do: the policy's filters leave this event out"
+            answer[policy.name] = f"nothing to do: {mode.unmeant}"
         log.info(
             "policy:%s finding:%r ended: %s",
             policy.name,
@@ -101,4 +102,6 @@ def ended(answer):
     """An answer in some words."""
     if isinstance(answer, str):
         return answer
-    return ", ".join(f"{outcome['step']} {outcome['status']}" for outcome in answer) or "done"
+    counted = Counter(f"{outcome['step']} {outcome['status']}" for outcome in answer)
+    words = [words if number == 1 else f"{number} x {words}" for words, number in counted.items()]
+    return ", ".join(words) or "done"
