@@ -81,7 +81,7 @@ def run(event, context):
             resources = mode.run(event, context)
         except MISSHAPEN as error:  # of a mode, a filter, or Custodian's own notify
             raise readable(error) from error
-        answer[policy.name] = [outcome for r in resources or () for outcome in r.get(OUTCOMES, ())]
+        answer[policy.name] = outcomes_of(resources or (), policy.resource_manager.resource_type.id)
         if not resources:
             answer[policy.name] = f"nothing to do: {mode.unmeant}"
         log.info(
@@ -91,6 +91,15 @@ def run(event, context):
             ended(answer[policy.name]),
         )
     return answer
+
+
+def outcomes_of(resources, id_key):
+    """The outcomes of all steps; of several resources each with the id of its `resource`."""
+    return [
+        {"resource": resource.get(id_key)} | outcome if len(resources) > 1 else outcome
+        for resource in resources
+        for outcome in resource.get(OUTCOMES, ())
+    ]
 
 
 def subject(event):

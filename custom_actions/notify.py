@@ -202,9 +202,11 @@ class NotifyOnce(ResponseAction, Notify):
         """Mail what became of the resources, which is one but for an attack sequence."""
         current = digest_of_all(resources)
         known = [r for r in resources if UNRESOLVED not in r]
-        if any(self.mailed(resource, event) == current for resource in known):
-            return self.outcome("unchanged", "This outcome has been mailed before.")
         (first, *others), mode = resources, autonomy.of(self.manager.config)
+        # of several none is asked for a mark that it cannot have
+        marked = [r for r in known if not (others and statuses_of(r) <= self.untouched)]
+        if any(self.mailed(resource, event) == current for resource in marked):
+            return self.outcome("unchanged", "This outcome has been mailed before.")
         statuses = set().union(*map(statuses_of, resources))
         left = {"withheld", "planned"} if mode == autonomy.ASK else {"withheld"}
         undone = [r for r in known if statuses_of(r) & left]
