@@ -801,8 +801,8 @@ WITHHELD = {
 }
 
 
-def sequence_mail(instances, command=None, observe=False, text=None, **notice):
-    """The remediation mail of a sequence. instances: {id: outcomes}; text: in all fields."""
+def sequence_mail(named, command=None, observe=False, text=None, **notice):
+    """The remediation mail of a sequence. named: {id: outcomes}; text: in all fields."""
     event = load("ec2-sequence-instance-group")
     resources = [
         {
@@ -811,17 +811,17 @@ def sequence_mail(instances, command=None, observe=False, text=None, **notice):
             "c7n:response": outcomes,
             "c7n:fate": fate(outcomes),
         }
-        for n, (name, outcomes) in enumerate(instances.items())
+        for n, (name, outcomes) in enumerate(named.items())
     ]
     if text is not None:
         event["detail"], resources = poison(event["detail"], text), poison(resources, text)
         command = poison(command, text)
-    headline = sequence_headline(event["detail"], instances, command)
+    headline = sequence_headline(event["detail"], named, command)
     event["c7n:notice"] = {
         "headline": headline,
-        "isolated": all(o.get("isolated") for each in instances.values() for o in each[:1]),
+        "isolated": all(o.get("isolated") for each in named.values() for o in each[:1]),
         "observe_only": observe,
-        "instances": len(instances),
+        "instances": len(named),
         "command": command,
         **notice,
     }
