@@ -18,8 +18,9 @@ from custom_actions.headline import credential_headline, remediation_headline
 
 ROOT = Path(__file__).parent.parent.parent
 FINDINGS = sorted((ROOT / "tests" / "findings").glob("*.json"))
-# Of many instances of one kind the first tell.
-SHAPES = [path for path in FINDINGS if path.stem != "ec2-sequence-25-instances"]
+# Attack sequences are long: these two have every kind of resource.
+SEQUENCES = ("ec2-sequence-instance-group", "ecs-sequence-cluster")
+SHAPES = [path for path in FINDINGS if "-sequence-" not in path.stem or path.stem in SEQUENCES]
 ACCOUNT = "111122223333"
 REAL = "i-0abc1234def567890"
 RESOURCE = {"InstanceId": REAL, "account_id": ACCOUNT, "UserName": "build"}
