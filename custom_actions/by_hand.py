@@ -16,6 +16,7 @@ from custom_actions.finding import (
     finding_type,
     is_sample,
     mapping,
+    named_instances,
     role_session,
     user_key,
 )
@@ -128,9 +129,10 @@ class ByHand(Filter):
         if OWN_ID.fullmatch(named):
             return self.own_event(instance_id, named)
         event = self.finding(named)
-        about = mapping(event, "detail", "resource", "instanceDetails").get("instanceId")
-        if about != instance_id:
-            raise self.refusal(f"finding {finding_id(event)} is about {about!r}, not {instance_id}")
+        about = [named.instance_id for named in named_instances(event)]
+        if instance_id not in about:
+            said = ", ".join(f"{one!r:.99}" for one in about[:10]) or "no instance"
+            raise self.refusal(f"finding {finding_id(event)} is about {said}, not {instance_id}")
         return event
 
     def own_event(self, instance_id, name):

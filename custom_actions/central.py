@@ -117,9 +117,9 @@ def recorded_deployment(tags, config):
 def once_another_is_done(action, resource, event, look):
     """The tags of an instance, once another deployment that began its incident has mailed.
 
-    look: reads them. It is waited for once, half a minute at most: then the rest is done here,
-    though it may be done twice. A person is never kept waiting, nor a guard, whose incident is
-    another. Two that begin within the same moment may not see each other's tags yet.
+    look: reads them. It is waited for once an event, half a minute at most: then the rest is done
+    here, though it may be done twice. A person is never kept waiting, nor a guard, whose incident
+    is another. Two that begin within the same moment may not see each other's tags yet.
 
     An instance's own role can often write its tags. So they are believed only where the seal on the
     forensic group names another deployment too: no function without such a deployment beside it
@@ -132,15 +132,17 @@ def once_another_is_done(action, resource, event, look):
         if not _is_anothers(action, resource, tags, event):
             return tags
         time.sleep(delay)
-    resource[WAITED] = True
+    event[WAITED] = True  # for all the instances that it names
     return look()
 
 
 def _is_anothers(action, resource, tags, event):
     config = action.manager.config
-    if not resource.get(INCIDENT) or WAITED in resource or STATE not in tags or action.dryrun:
+    if not resource.get(INCIDENT) or STATE not in tags or action.dryrun:
         return False
-    if not event or BY_HAND in resource or "eventID" in event["detail"] or deadline.is_over():
+    if not event or BY_HAND in resource or "eventID" in event["detail"]:
+        return False
+    if WAITED in event or deadline.is_over():
         return False
     if recorded_deployment(tags, config) == deployment(config):
         return False

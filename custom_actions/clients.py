@@ -19,7 +19,7 @@ ATTEMPTS = 10
 LONGEST_WAIT = 20  # seconds, as in botocore's standard mode
 
 # Ten attempts wait 56 s on average between them and 111 s at most. If all also run into both
-# timeouts, one call takes 241 s; `ec2-isolate` has 300 s (mode.timeout).
+# timeouts, one call takes 241 s; the functions have 300 s at least (mode.timeout).
 #
 # Not `adaptive`: it slows down all calls of a client after one refusal, and those of a function are
 # few. Not `legacy`, botocore's default, whose list of codes is shorter and whose waits have no end.

@@ -16,6 +16,7 @@ import contextlib
 import json
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from c7n.exceptions import PolicyExecutionError, PolicyValidationError
 from c7n.filters import EventFilter
@@ -42,6 +43,11 @@ SAMPLE_INSTANCE = "i-99999999"
 # The resource types of what runs in a container. The instance that it runs on, if it is one, stands
 # in `instanceDetails`; a task of ECS on Fargate has none.
 CONTAINERS = ("EKSCluster", "ECSCluster", "Container")
+
+# The type of resource of a finding that puts several signals together, and names several resources.
+SEQUENCE = "AttackSequence"
+# A resource of such a finding may be named by its ARN.
+INSTANCE_ARN = re.compile(r"arn:[a-z-]+:ec2:([a-z0-9-]+):([0-9]{12}):instance/(.+)")
 
 # A key of JSON text, which words in one of its strings cannot imitate: their quotes are escaped.
 SAMPLE_KEY = re.compile(r'[{,]\s*"sample"\s*:\s*"?true', re.IGNORECASE)
@@ -113,10 +119,9 @@ def is_sample(event):
     string of that text do not count.
     """
     finding = mapping(event, "detail")
-    instance = mapping(finding, "resource", "instanceDetails")
     return (
         text(finding, "title").strip().upper().startswith("[SAMPLE]")
-        or text(instance, "instanceId") == SAMPLE_INSTANCE
+        or any(named.instance_id == SAMPLE_INSTANCE for named in named_instances(event))
         or _is_marked(mapping(finding, "service", "additionalInfo"))
     )
 
@@ -145,14 +150,77 @@ def _word(value):
     return str(value).strip('"').lower() if isinstance(value, bool | str) else ""
 
 
+def is_sequence(event):
+    """Whether the finding is an attack sequence, which may name several instances."""
+    return mapping(event, "detail", "resource").get("resourceType") == SEQUENCE
+
+
+def _in_sequence(event, kind):
+    """The entries of a list of an attack sequence: `resources`, `endpoints`, `signals`."""
+    found = mapping(event, "detail", "service", "detection", "sequence").get(kind)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+class NamedInstance(NamedTuple):
+    """An instance as a finding names it. Empty where it does not say: account_id, region."""
+
+    instance_id: str
+    account_id: str
+    region: str
+
+
+def named_instances(event):
+    """The instances that a finding is about, as it spells them. None of it is checked.
+
+    Of an attack sequence those are its resources of the type EC2_INSTANCE. Whether `uid` is the
+    instance's id or its ARN is not documented: both are read. The instances that a group of its
+    resources lists (`ec2InstanceUids` of an Auto Scaling group, of an ECS cluster) are members of
+    that group; those among them that were seen to act are resources of the sequence by themselves.
+    https://docs.aws.amazon.com/guardduty/latest/APIReference/API_ResourceV2.html
+    """
+    if not is_sequence(event):
+        details = mapping(event, "detail", "resource", "instanceDetails")
+        return [NamedInstance(details["instanceId"], "", "")] if "instanceId" in details else []
+    found = []
+    for resource in _in_sequence(event, "resources"):
+        if resource.get("resourceType") == "EC2_INSTANCE":
+            name, account_id, region = str(resource.get("uid")), "", ""
+            if arn := INSTANCE_ARN.fullmatch(name):
+                region, account_id, name = arn.groups()
+            place = text(resource, "accountId") or account_id, text(resource, "region") or region
+            found.append(NamedInstance(name, *place))
+    return list(dict.fromkeys(found))
+
+
+def signals_of_addresses(event):
+    """The remote addresses of an attack sequence, and the names of the signals that have them.
+
+    {address: names}; the name of a signal that is a finding is its type. In the order in which the
+    finding lists its endpoints.
+    https://docs.aws.amazon.com/guardduty/latest/APIReference/API_NetworkEndpoint.html
+    https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Signal.html
+    """
+    names = {}
+    for signal in _in_sequence(event, "signals"):
+        ids = signal.get("endpointIds")
+        for endpoint_id in ids if isinstance(ids, list) else ():
+            names.setdefault(str(endpoint_id), set()).add(text(signal, "name"))
+    found = {}
+    for endpoint in _in_sequence(event, "endpoints"):
+        if address := text(endpoint, "ip"):
+            found.setdefault(address, set()).update(names.get(str(endpoint.get("id")), ()))
+    return found
+
+
 def remote_addresses(event):
     """The remote addresses that a finding names, as it spells them, each once.
 
     They stand under `remoteIpDetails` of the action (networkConnectionAction, awsApiCallAction
     and others like them), or of each entry of a list in it (portProbeDetails). `runtimeDetails` of
-    Runtime Monitoring has none: of a socket it names the family and the protocol alone.
+    Runtime Monitoring has none: of a socket it names the family and the protocol alone. Of an
+    attack sequence they are its endpoints.
     """
-    found = []
+    found = list(signals_of_addresses(event))
     for action in mapping(event, "detail", "service", "action").values():
         lists = [value for value in mapping(action).values() if isinstance(value, list)]
         for holder in (action, *(entry for entries in lists for entry in entries)):

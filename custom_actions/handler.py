@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+from collections import Counter
 
 from c7n import handler as custodian
 from c7n.policy import PolicyCollection
@@ -80,9 +81,9 @@ def run(event, context):
             resources = mode.run(event, context)
         except MISSHAPEN as error:  # of a mode, a filter, or Custodian's own notify
             raise readable(error) from error
-        answer[policy.name] = [outcome for r in resources or () for outcome in r.get(OUTCOMES, ())]
+        answer[policy.name] = outcomes_of(resources or (), policy.resource_manager.resource_type.id)
         if not resources:
-            answer[policy.name] = "nothing to do: the policy's filters leave this event out"
+            answer[policy.name] = f"nothing to do: {mode.unmeant}"
         log.info(
             "policy:%s finding:%r ended: %s",
             policy.name,
@@ -90,6 +91,15 @@ def run(event, context):
             ended(answer[policy.name]),
         )
     return answer
+
+
+def outcomes_of(resources, id_key):
+    """The outcomes of all steps; of several resources each with the id of its `resource`."""
+    return [
+        {"resource": resource.get(id_key)} | outcome if len(resources) > 1 else outcome
+        for resource in resources
+        for outcome in resource.get(OUTCOMES, ())
+    ]
 
 
 def subject(event):
@@ -101,4 +111,6 @@ def ended(answer):
     """An answer in some words."""
     if isinstance(answer, str):
         return answer
-    return ", ".join(f"{outcome['step']} {outcome['status']}" for outcome in answer) or "done"
+    counted = Counter(f"{outcome['step']} {outcome['status']}" for outcome in answer)
+    words = [words if number == 1 else f"{number} x {words}" for words, number in counted.items()]
+    return ", ".join(words) or "done"

@@ -122,6 +122,83 @@ def remediation_headline(finding, instance_id, outcomes, command=None, who=None)
     return one_line(f"{undone(command)} | {line}" if planned else line)
 
 
+# What became of an instance where a judge held it back.
+HELD_BACK = {
+    "brake": "held back by the brake",
+    "last-healthy": "held back as last healthy member",
+    "release": "released from this finding before",
+}
+FATES = {
+    "planned": "would be isolated",
+    "exempt": "exempt",
+    "skipped": "with nothing left to isolate",
+    "failed": "FAILED",
+}
+NAMED = 3  # of the instances to which the same happened
+
+
+def fate(outcomes):
+    """What became of one instance of several, in some words."""
+    isolation = next((o for o in outcomes if "isolated" in o), {})
+    if isolation.get("isolated"):
+        return "isolated"
+    if "withheld" in isolation:
+        return HELD_BACK[isolation["withheld"]]
+    if "unresolved" in isolation.get("facts", ()):
+        detail = isolation["detail"].rstrip(".")
+        return one_line(detail[:1].lower() + detail[1:], 120)
+    return FATES.get(isolation.get("status"), "not isolated")
+
+
+def sequence_headline(finding, results, command=None):
+    """`GuardDuty Remediation | ID: ...: GuardDuty discovered an attack sequence ...`, with counts.
+
+    results: {instance id: outcomes of its steps}. An instance counts as isolated only when its
+    outcome says so, that is, after the read-back. command: where there is one to give, the mail has
+    it; here is no room for it.
+    """
+    fates = {}
+    for instance_id, outcomes in results.items():
+        fates.setdefault(fate(outcomes), []).append(one_line(instance_id, 40))
+    number, isolated = len(results), len(fates.pop("isolated", ()))
+    all_outcomes = [outcome for outcomes in results.values() for outcome in outcomes]
+    withheld = next((o["withheld"] for o in all_outcomes if "withheld" in o), None)
+    planned = any(o["status"] == "planned" for o in all_outcomes)
+    failed = [
+        f"{one_line(instance_id, 40)} {o['step']}: {o['error']}"
+        for instance_id, outcomes in results.items()
+        for o in outcomes
+        if o["status"] == "failed"
+    ]
+    if isolated == number:
+        result = f"All security groups have been removed and all {number} have been isolated"
+    else:
+        others = "; ".join(f"{len(ids)} {words}{named(ids)}" for words, ids in fates.items())
+        result = f"{isolated} of {number} instances isolated; NOT isolated: {one_line(others, 450)}"
+        if planned:
+            result = f"Nothing was changed. {result}"
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        result += f". The response is NOT COMPLETE: {one_line(failed[0], 150)}{more}"
+    result += ". The mail has the command that isolates them." if command else "."
+    if isolated == number and not failed:
+        result += f" {FOLLOW_UP}"
+    line = (
+        f"GuardDuty Remediation | ID: {one_line(finding.get('id'), 64)}: GuardDuty discovered an "
+        f"attack sequence that names {number} EC2 instances: "
+        f"{one_line(finding.get('title'), 200).rstrip('.')}. {result}"
+    )
+    if planned:
+        return one_line(f"{undone(command)} | {line}")
+    return one_line(f"{HELD[withheld]} | {line}" if withheld else line)
+
+
+def named(ids):
+    """The first of some ids, in brackets."""
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f" ({', '.join(ids[:NAMED])}{more})"
+
+
 def undone(command):
     """What stands before the line where the policy may change nothing by itself."""
     return "ASK" if command else "OBSERVE ONLY"

@@ -13,11 +13,21 @@ from c7n.policy import CloudTrailMode, GuardDutyMode
 from c7n.utils import chunks
 
 from custom_actions import builtin, clients, seal
-from custom_actions.finding import ACCOUNT_ID, INSTANCE_ID, user_key
+from custom_actions.finding import (
+    ACCOUNT_ID,
+    INSTANCE_ID,
+    is_sequence,
+    named_instances,
+    text,
+    user_key,
+)
 from custom_actions.instance import including_managed
-from custom_actions.response import describe
+from custom_actions.response import UNRESOLVED, describe
 
-UNRESOLVED = "c7n:unresolved"
+# As many resources as an attack sequence can have.
+MOST = 400
+# In an error.
+SHOWN = 10
 
 
 class FindingMode(GuardDutyMode):
@@ -26,7 +36,15 @@ class FindingMode(GuardDutyMode):
     The policy's filters decide first whether the finding is meant at all (a sample is not).
     Custodian's own mode also reads the tags of every instance of the region when this one has
     none; here nothing is added to what DescribeInstances shows.
+
+    An attack sequence may name many instances. Each is a resource of its own, and so are those that
+    are not there: every step leaves them alone, and the mail names them. It is an error where there
+    is none of them.
+
+    unmeant: why an event that is well-formed has no resource for the policy.
     """
+
+    unmeant = "the policy's filters leave this event out"
 
     @staticmethod
     def refusal(event):
@@ -40,6 +58,8 @@ class FindingMode(GuardDutyMode):
         return missing
 
     def resolve_resources(self, event):
+        if self.policy.resource_type == "ec2" and is_sequence(event):
+            return self.resolve_sequence(event)
         resource_id = self.id_exprs[self.policy.resource_type].search(event)
         manager = self.policy.resource_manager
         account_id = self.policy.options.account_id
@@ -64,6 +84,46 @@ class FindingMode(GuardDutyMode):
             resource.setdefault("Tags", [])
         return resources
 
+    def resolve_sequence(self, event):
+        """The instances that an attack sequence names, each once, in its order."""
+        reasons = {}
+        for named in named_instances(event):
+            why = self.not_here(event, named)
+            if len(reasons) >= MOST and named.instance_id not in reasons:
+                why = f"the finding names more than {MOST} instances"
+            # what one entry says of another place another one may say of this place
+            if why is None or named.instance_id not in reasons:
+                reasons[named.instance_id] = why
+        here = [instance_id for instance_id, why in reasons.items() if why is None]
+        reasons |= dict.fromkeys(here, "EC2 knows no such instance")
+        shown = {}
+        try:
+            if here:
+                found = described(self.policy.resource_manager, here)
+                shown = {instance["InstanceId"]: instance for instance in found}
+        except ClientError as error:
+            reasons |= dict.fromkeys(here, describe(error))
+        if not reasons:
+            self.unmeant = "the attack sequence names no EC2 instance"
+        resources = [
+            shown.get(instance_id) or {"InstanceId": instance_id, UNRESOLVED: why}
+            for instance_id, why in reasons.items()
+        ]
+        for resource in resources:
+            resource.setdefault("Tags", [])
+        return resources
+
+    def not_here(self, event, named):
+        """Why an instance of an attack sequence is none of this account and region, or None."""
+        if not INSTANCE_ID.fullmatch(named.instance_id):
+            return "it is not the id of an EC2 instance"
+        options = self.policy.options
+        account_id = named.account_id or event["detail"]["accountId"]
+        region = named.region or text(event["detail"], "region") or options.region
+        if (account_id, region) != (options.account_id, options.region):
+            return f"it is in account {account_id:.40}, region {region:.40}"
+        return None
+
     def check_instance(self, account_id, instance_id):
         """Refuse what EC2 could only answer wrongly; an id of another account it does not know."""
         if account_id != self.policy.options.account_id:
@@ -72,14 +132,18 @@ class FindingMode(GuardDutyMode):
             raise PolicyExecutionError(f"{instance_id!r} is not the id of an EC2 instance")
 
     def run_resource_set(self, event, resources):
-        for resource in resources:
-            if UNRESOLVED in resource:
-                raise PolicyExecutionError(
-                    f"policy:{self.policy.name} finding:{event['detail'].get('id')} "
-                    f"resource:{resource[self.policy.resource_manager.resource_type.id]} "
-                    f"could not be resolved in account {self.policy.options.account_id} "
-                    f"{self.policy.options.region}: {resource[UNRESOLVED]}. Nothing was changed."
-                )
+        if all(UNRESOLVED in resource for resource in resources):
+            id_key = self.policy.resource_manager.resource_type.id
+            ids = [f"{resource[id_key]:.99}" for resource in resources]
+            more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+            reasons = dict.fromkeys(resource[UNRESOLVED] for resource in resources)
+            raise PolicyExecutionError(
+                f"policy:{self.policy.name} finding:{event['detail'].get('id')} "
+                f"resource:{','.join(ids[:SHOWN])}{more} "
+                f"could not be resolved in account {self.policy.options.account_id} "
+                f"{self.policy.options.region}: {'; '.join([*reasons][:SHOWN])}. "
+                "Nothing was changed."
+            )
         builtin.hold(self.policy.resource_manager)
         return super().run_resource_set(event, resources)
 
@@ -96,6 +160,8 @@ class ApiCallMode(CloudTrailMode):
     decided before anything is asked of AWS: a rule cannot tell the tags of the pack from others, or
     its functions, and an account makes many such calls.
     """
+
+    unmeant = FindingMode.unmeant
 
     @staticmethod
     def refusal(event):
@@ -143,10 +209,6 @@ class ApiCallMode(CloudTrailMode):
         ec2 = clients.client(self.policy.resource_manager.session_factory, "ec2")
         of = {kind: [i for i in ids if str(i).startswith(kind)] for kind in ("i-", "eni-", "acl-")}
         found = of["i-"]
-        if len(ids) > 1:
-            # One call can name a thousand, some of them gone by now, and EC2 refuses a list with
-            # one that is gone: ask by filters, which take 200 values.
-            found = [instance["InstanceId"] for instance in self.known(ec2, found)]
         for some in chunks(of["eni-"], 200):
             shown = ec2.describe_network_interfaces(
                 Filters=[{"Name": "network-interface-id", "Values": some}],
@@ -167,19 +229,9 @@ class ApiCallMode(CloudTrailMode):
         sealed = seal.instances_in(ec2, {acl["VpcId"] for acl in acls["NetworkAcls"]})
         return [
             instance["InstanceId"]
-            for instance in self.known(ec2, sealed)
+            for instance in known(ec2, sealed)
             if subnets & {i["SubnetId"] for i in instance["NetworkInterfaces"]}
         ]
-
-    def known(self, ec2, ids):
-        """Those of the instances that EC2 still knows, as it shows them."""
-        for some in chunks(ids, 200):
-            pages = ec2.get_paginator("describe_instances").paginate(
-                Filters=[{"Name": "instance-id", "Values": some}],
-                **including_managed(ec2, "DescribeInstances"),
-            )
-            for reservation in (r for page in pages for r in page["Reservations"]):
-                yield from reservation["Instances"]
 
 
 def asks_event_alone(element):
@@ -196,16 +248,13 @@ def described(manager, ids):
     botocore's, and makes a client each time where the session keeps none.
     """
     ec2 = functools.partial(clients.client, manager.session_factory, "ec2")
+    if manager.type == "ec2" and len(ids) > 1:
+        return list(known(ec2(), ids))
     if manager.type == "ec2":
         shown = ec2().describe_instances(
             InstanceIds=ids, **including_managed(ec2(), "DescribeInstances")
         )
-        return [
-            instance | {"ReservationId": reservation["ReservationId"]}
-            for reservation in shown["Reservations"]
-            for instance in reservation["Instances"]
-            if instance["InstanceId"] in ids
-        ]
+        return [i for i in instances_of(shown) if i["InstanceId"] in ids]
     if manager.type == "account":
         # Custodian asks IAM for the alias of the account, which is decoration
         return [{"account_id": manager.config.account_id, "account_name": ""}]
@@ -219,6 +268,28 @@ def described(manager, ids):
             )["SecurityGroups"]
         ]
     return manager.source.get_resources(ids)
+
+
+def known(ec2, ids):
+    """Those of the instances that EC2 still knows, as Custodian shows them.
+
+    One call or finding can name hundreds, some of them gone by now, and EC2 refuses a list with one
+    that is gone: asked by filters, which take 200 values.
+    """
+    for some in chunks(ids, 200):
+        pages = ec2.get_paginator("describe_instances").paginate(
+            Filters=[{"Name": "instance-id", "Values": some}],
+            **including_managed(ec2, "DescribeInstances"),
+        )
+        for page in pages:
+            yield from instances_of(page)
+
+
+def instances_of(page):
+    """The instances of one answer of DescribeInstances."""
+    for reservation in page["Reservations"]:
+        for instance in reservation["Instances"]:
+            yield instance | {"ReservationId": reservation["ReservationId"]}
 
 
 def _missing(event, *keys):

@@ -9,19 +9,22 @@ import hashlib
 import json
 
 from c7n.actions import Notify
+from c7n.actions.notify import ResourceMessageBuffer
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import local_session, type_schema
 
 from custom_actions import autonomy, central, clients
-from custom_actions.finding import FINDING_ID, finding_id, mapping
+from custom_actions.finding import FINDING_ID, finding_id, is_sequence, mapping
 from custom_actions.forensic_group import describe_group
 from custom_actions.headline import (
     NOTICE,
     SUBJECT,
     credential_headline,
+    fate,
     guard_headline,
     release_headline,
     remediation_headline,
+    sequence_headline,
 )
 from custom_actions.instance import describe_instance
 from custom_actions.record import (
@@ -41,10 +44,18 @@ from custom_actions.record import (
     tags_of,
 )
 from custom_actions.registry import register
-from custom_actions.response import OUTCOMES, REFUSED, ResponseAction, describe
+from custom_actions.response import OUTCOMES, REFUSED, UNRESOLVED, ResponseAction, describe
 
 # How many events of one resource are remembered: 28 characters each, two tags.
 MARKS = 18
+
+# Characters of a packed message. SNS and SQS take 256 KiB, with what SNS puts around it.
+LARGEST = 240_000
+
+# Of each instance of an attack sequence the mail shows no more than this.
+SHOWN = ("InstanceId", "Tags", OUTCOMES)
+# Where its headline says what became of it: custom_actions/headline.py, `fate`.
+FATE = "c7n:fate"
 
 
 WOULD_MAIL = "Would mail what was done."
@@ -57,6 +68,20 @@ def digest(outcomes):
         for o in outcomes
     ]
     return hashlib.sha256(json.dumps(ends).encode()).hexdigest()[:16]
+
+
+def digest_of_all(resources):
+    """The digest of one, as ever; of several one that says what became of each."""
+    digests = {r["InstanceId"]: digest(r[OUTCOMES]) for r in resources if len(resources) > 1}
+    if not digests:
+        return digest(resources[0][OUTCOMES])
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class OneMessage(ResourceMessageBuffer):
+    """What `notify` packs, all of it into one message: one mail, whatever its size would be."""
+
+    full = False
 
 
 def who_by_hand(resource):
@@ -75,6 +100,10 @@ class NotifyOnce(ResponseAction, Notify):
     again does not, and neither do two findings of one instance that are updated in turn. In a
     guard, whose event is an API call, each call is an incident of its own
     (`forensic:notified-guard`).
+
+    Of an attack sequence, which names several instances, there is one mail about all of them, again
+    only when the outcome of one has changed; the mark is kept on each that may be written. It has
+    to fit into one message: of many instances details are left out, which the mail then says.
 
     :example:
 
@@ -100,13 +129,15 @@ class NotifyOnce(ResponseAction, Notify):
 
     Arguments: those of `notify` but `subject`, `from` and `cc`: the subject is the headline, which
     is also in `event["c7n:notice"]` for the template, with `isolated`, `observe_only`, `autonomy`
-    and, where it is left to a person, the `command` that does it.
+    and, where it is left to a person, the `command` that does it; of several instances `instances`
+    and `isolated_instances`, how many, and `left_out`, what did not fit.
 
     Of two deployments that act on an instance, its account's own and that of GuardDuty's
     administrator (custom_actions/central.py), the one that began the incident mails, as the
     seal says. The other waits for that, half a minute at most, then sends its own.
 
-    Limits: where nothing may be written to the instance (exempt, terminated, held back, dry run),
+    Limits: two deployments that begin with different instances of an attack sequence both mail.
+    Where nothing may be written to the instance (exempt, terminated, held back, dry run),
     or to a group without the tag forensic:group=true, each delivery is mailed. A function that dies
     between SNS's acceptance and the tag mails again, and so do two invocations at the same moment.
     The mail about a failure is sent again when the tag itself is refused, and that of a finding
@@ -142,6 +173,8 @@ class NotifyOnce(ResponseAction, Notify):
         "ec2:DescribeSecurityGroups",
     )
 
+    message_buffer_class = OneMessage
+
     # Outcomes after which nothing may be written to the resource.
     untouched = frozenset({"exempt", "skipped", "withheld"})
 
@@ -159,38 +192,71 @@ class NotifyOnce(ResponseAction, Notify):
     def left_alone(self, resource):
         return None  # that an instance is exempt is told as well
 
+    def process(self, resources, event=None):
+        if len(resources) > 1 and is_sequence(event):
+            self.leave(resources, self.tell, resources, event)
+        else:
+            super().process(resources, event)
+
     def respond(self, resource, event):
-        outcomes = resource[OUTCOMES]
-        current = digest(outcomes)
-        if self.mailed(resource, event) == current:
+        return self.tell([resource], event)
+
+    def tell(self, resources, event):
+        """Mail what became of the resources, which is one but for an attack sequence."""
+        current = digest_of_all(resources)
+        known = [r for r in resources if UNRESOLVED not in r]
+        (first, *others), mode = resources, autonomy.of(self.manager.config)
+        # of several none is asked for a mark that it cannot have
+        marked = [r for r in known if not (others and statuses_of(r) <= self.untouched)]
+        if any(self.mailed(resource, event) == current for resource in marked):
             return self.outcome("unchanged", "This outcome has been mailed before.")
-        if self.dryrun and BY_HAND in resource:
+        if self.dryrun and BY_HAND in first:
             return self.outcome("planned", WOULD_MAIL)  # to who asked; nobody else wants to know
-        statuses = {o["status"] for o in outcomes}
-        mode = autonomy.of(self.manager.config)
+        statuses = set().union(*map(statuses_of, resources))
+        left = {"withheld", "planned"} if mode == autonomy.ASK else {"withheld"}
+        undone = [r for r in known if statuses_of(r) & left]
         command = None
-        if "withheld" in statuses or (mode == autonomy.ASK and "planned" in statuses):
-            command = self.command(resource, event)
+        if undone:
+            command = self.command_for_each(undone, event) if others else self.command(first, event)
+        if others:
+            notice = self.notice_of_several(resources, event["detail"], command)
+        else:
+            notice = self.notice(first, event["detail"], first[OUTCOMES], command)
+        incidents = {r["InstanceId"]: r.get(INCIDENT) for r in resources} if others else None
         event[NOTICE] = {
-            **self.notice(resource, event["detail"], outcomes, command),
+            **notice,
             "observe_only": "planned" in statuses,
             "autonomy": mode,
             "command": command,
             # with it the mailer tells an incident after a release from the one before
-            "incident": resource.get(INCIDENT),
-            "by_hand": who_by_hand(resource),
+            "incident": incidents or first.get(INCIDENT),
+            "by_hand": who_by_hand(first),
         }
-        self.send(resource, event)
-        if not self.dryrun and not statuses <= self.untouched:
-            self.remember(resource, event, current)
+        self.send(resources, event)
+        refused = None
+        for resource in () if self.dryrun else known:
+            if not statuses_of(resource) <= self.untouched:
+                try:
+                    self.remember(resource, event, current)
+                except REFUSED as error:  # one mark is enough
+                    refused = error
+        if refused:
+            raise refused
         return self.outcome("done", "The message was accepted by SNS.")
 
     def command(self, resource, event):
         """The command by which a person does it, or None."""
-        target, name = self.commands[self.manager.type]
-        command = f"make {target} {name}={resource[self.manager.resource_type.id]}"
-        command += f" REGION={self.manager.config.region}"
         finding = mapping(event, "detail").get("id") or tags_of(resource).get(FINDING)
+        return self.make(resource[self.manager.resource_type.id], finding)
+
+    def command_for_each(self, instances, event):
+        """The one by which a person does it to each of these, which a shell takes."""
+        ids = " ".join(instance["InstanceId"] for instance in instances)
+        return f"for i in {ids}; do {self.make('$i', mapping(event, 'detail').get('id'))}; done"
+
+    def make(self, resource_id, finding):
+        target, name = self.commands[self.manager.type]
+        command = f"make {target} {name}={resource_id} REGION={self.manager.config.region}"
         if isinstance(finding, str) and FINDING_ID.fullmatch(finding):
             command += f" FINDING={finding}"
         return command
@@ -208,10 +274,44 @@ class NotifyOnce(ResponseAction, Notify):
             "isolated": any(o.get("isolated") for o in outcomes),
         }
 
-    def send(self, resource, event):
+    def notice_of_several(self, instances, detail, command):
+        results = {instance["InstanceId"]: instance[OUTCOMES] for instance in instances}
+        isolated = sum(any(o.get("isolated") for o in each) for each in results.values())
+        return {
+            "headline": sequence_headline(detail, results, command),
+            "isolated": isolated == len(results),
+            "isolated_instances": isolated,
+            "instances": len(results),
+        }
+
+    def send(self, resources, event):
         clients.do_without_alias(local_session(self.manager.session_factory))
-        told = {key: value for key, value in resource.items() if key not in (BY_HAND, WAITED)}
-        Notify.process(self, [told], event)
+        event = {key: value for key, value in event.items() if key != WAITED}
+        if len(resources) == 1:
+            told = [{k: v for k, v in resources[0].items() if k != BY_HAND}]
+        else:
+            told, event = self.fitting(resources, event)
+        Notify.process(self, told, event)
+
+    def fitting(self, instances, event):
+        """What the mail about several instances is made of, with less of it until it fits."""
+        for left_out, told in (
+            (None, in_full),
+            ("the details of steps that went well, and long tags", in_short),
+            (
+                "all details of the steps, all tags but the name, and most of the finding; the log "
+                "of the function has the steps, GuardDuty the finding",
+                in_a_line,
+            ),
+        ):
+            shown = [told(i) | {FATE: fate(i[OUTCOMES])} for i in instances]
+            event = event | {NOTICE: event[NOTICE] | {"left_out": left_out}}
+            if told is in_a_line:
+                event["detail"] = without_sequence(event["detail"])
+            message = {"event": event, "resources": shown, "policy": self.manager.data}
+            if len(self.pack(message)) + len(json.dumps(self.data)) < LARGEST:
+                break
+        return shown, event
 
     def mailed(self, resource, event):
         """The digest of the outcome that was mailed last of this event, or None."""
@@ -258,6 +358,44 @@ class NotifyOnce(ResponseAction, Notify):
 
     def expand_variables(self, message):
         return {**super().expand_variables(message), "subject": SUBJECT}
+
+
+def statuses_of(resource):
+    return {outcome["status"] for outcome in resource[OUTCOMES]}
+
+
+def in_full(instance):
+    return {key: instance[key] for key in SHOWN if key in instance}
+
+
+def in_short(instance):
+    """The isolation, the word of the record, and what failed."""
+    kept = [
+        outcome | {"detail": outcome["detail"][:200], "facts": []}
+        for outcome in instance[OUTCOMES]
+        if "isolated" in outcome or "record" in outcome or outcome["status"] == "failed"
+    ]
+    tags = [tag for tag in instance["Tags"] if len(tag["Key"] + tag["Value"]) <= 100]
+    return {"InstanceId": instance["InstanceId"], "Tags": tags[:10], OUTCOMES: kept}
+
+
+def in_a_line(instance):
+    isolation = next((o for o in instance[OUTCOMES] if "isolated" in o), instance[OUTCOMES][0])
+    kept = ("step", "status", "isolated", "verified_at", "withheld")
+    outcome = {key: isolation[key] for key in kept if key in isolation}
+    outcome |= {"detail": isolation["detail"][:100], "error": (isolation["error"] or "")[:100]}
+    tags = [{"Key": "Name", "Value": t["Value"][:100]} for t in instance["Tags"] if is_name(t)]
+    return {"InstanceId": instance["InstanceId"], "Tags": tags, OUTCOMES: [outcome]}
+
+
+def is_name(tag):
+    return tag["Key"] == "Name"
+
+
+def without_sequence(detail):
+    """A finding without what an attack sequence lists, which are hundreds at most."""
+    service = {k: v for k, v in mapping(detail, "service").items() if k != "detection"}
+    return detail | {"service": service}
 
 
 class NotifyOnceOfRole(NotifyOnce):
@@ -491,7 +629,7 @@ class NotifyRelease(NotifyOnce):
             "headline": release_headline(instance["InstanceId"], who, instance[OUTCOMES]),
             "who": who,
         }
-        self.send(instance, {NOTICE: notice, "detail": {}})
+        self.send([instance], {NOTICE: notice, "detail": {}})
         return self.outcome("done", "The message was accepted by SNS.")
 
 

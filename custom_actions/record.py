@@ -225,7 +225,7 @@ ROLE = "c7n:role"
 # Where `by-hand` says who runs the policy, and hands on the event: {"who": ARN, "event": event}.
 BY_HAND = "c7n:by-hand"
 
-# Where a step says that another deployment was waited for, which is done once.
+# Where a step says in the event that another deployment was waited for, which is done once.
 WAITED = "c7n:waited"
 
 # What a release takes off the instance itself.

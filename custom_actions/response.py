@@ -21,6 +21,9 @@ from custom_actions.registry import register
 
 OUTCOMES = "c7n:response"
 
+# Why a resource that a finding names is nothing to act on, where others of that finding are.
+UNRESOLVED = "c7n:unresolved"
+
 # What AWS, or the network, may answer to one call. Anything else that a step raises is a bug of
 # this pack, which fails the step under its own name.
 REFUSED = (ClientError, BotoCoreError, PolicyExecutionError)
@@ -53,18 +56,26 @@ class ResponseAction(EventAction):
     """
 
     gate = False
+    nothing = {}  # what its outcome has besides, where nothing was looked at
 
     STATUSES = ("done", "unchanged", "skipped", "exempt", "planned", "withheld", "failed")
 
     def process(self, resources, event=None):
         for resource in resources:
-            try:
-                outcome = self.left_alone(resource) or self.respond(
-                    resource, event or resource.get(record.BY_HAND, {}).get("event")
-                )
-            except Exception as error:  # noqa: BLE001 - a bug in one step must not stop the others
-                self.log.exception("policy:%s %s failed", self.policy_name, self.type)
-                outcome = self.failed(readable(error))
+            own = event or resource.get(record.BY_HAND, {}).get("event")
+            self.leave([resource], self.respond_unless_left_alone, resource, own)
+
+    def respond_unless_left_alone(self, resource, event):
+        return self.left_alone(resource) or self.respond(resource, event)
+
+    def leave(self, resources, respond, *args):
+        """Leave the outcome that `respond` returns, or what it raises, on each of the resources."""
+        try:
+            outcome = respond(*args)
+        except Exception as error:  # noqa: BLE001 - a bug in one step must not stop the others
+            self.log.exception("policy:%s %s failed", self.policy_name, self.type)
+            outcome = self.failed(readable(error))
+        for resource in resources:
             resource.setdefault(OUTCOMES, []).append(outcome)
             self.log.info(
                 "policy:%s resource:%s step:%s status:%s %s",
@@ -82,8 +93,13 @@ class ResponseAction(EventAction):
     def left_alone(self, resource):
         """The outcome for a resource that an earlier step left alone for all of them, or None.
 
-        Also behind a gate that failed: service and sessions after the groups, or not.
+        Also behind a gate that failed: service and sessions after the groups, or not. And one that
+        an attack sequence names and that is not there.
         """
+        if why := resource.get(UNRESOLVED):
+            return self.outcome(
+                "skipped", f"Not done here: {why}.", facts=["unresolved"], **self.nothing
+            )
         for earlier in resource.get(OUTCOMES, ()):
             if earlier.get("passed") is False:
                 return self.outcome("skipped", f"Not begun, because {earlier['step']} failed.")
@@ -317,7 +333,6 @@ class Step(ResponseAction):
     not done (custom_actions/deadline.py).
     """
 
-    nothing = {}
     recording = ()
 
     def look(self, run):
@@ -616,16 +631,19 @@ class FailUnlessComplete(EventAction):
     permissions = ()
 
     def process(self, resources, event=None):
-        failures = [
-            f"resource:{resource.get(self.manager.resource_type.id)} "
-            f"step:{outcome['step']} error:{outcome['error']}"
-            for resource in resources
-            for outcome in resource.get(OUTCOMES, ())
-            if outcome["status"] == "failed"
-        ]
+        failures = {}
+        for resource in resources:
+            for outcome in resource.get(OUTCOMES, ()):
+                if outcome["status"] == "failed":
+                    ids = failures.setdefault((outcome["step"], outcome["error"]), [])
+                    ids.append(str(resource.get(self.manager.resource_type.id)))
         if failures:
             raise PolicyExecutionError(
-                f"policy:{self.manager.data.get('name')} is not complete: " + "; ".join(failures)
+                f"policy:{self.manager.data.get('name')} is not complete: "
+                + "; ".join(
+                    f"resource:{','.join(ids)} step:{step} error:{error}"
+                    for (step, error), ids in failures.items()
+                )
             )
 
 

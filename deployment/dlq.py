@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from c7n.utils import generate_arn
 
 from custom_actions import guardduty
+from custom_actions.finding import named_instances
 from custom_actions.finding_file import camel_case
 from deployment import logs
 from deployment.errors import Refused, reason
@@ -61,9 +62,8 @@ class Letter:
     @property
     def about(self):
         """What it is about, as it says itself: nothing of it is to be believed."""
-        resource = self.detail.get("resource")
-        details = resource.get("instanceDetails") if isinstance(resource, dict) else None
-        instance = details.get("instanceId") if isinstance(details, dict) else None
+        named = [str(named.instance_id or "") for named in named_instances(self.event)]
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         said = {
             "message": self.id,
             "function": self.function,
@@ -71,7 +71,7 @@ class Letter:
             "type": "a mail"
             if self.is_mail
             else self.detail.get("type") or self.detail.get("eventName"),
-            "instance": instance,
+            "instance": ", ".join(named[:3]) + more,
             "account": self.detail.get("accountId") or (self.event or {}).get("account"),
             "happened": (self.event or {}).get("time"),
             "sent": self.sent.isoformat(timespec="seconds"),

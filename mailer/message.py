@@ -227,6 +227,8 @@ class Message:
         except Permanent:
             data, detail = {}, {}
         instance = _mapping(_mapping(detail, "resource"), "instanceDetails").get("instanceId")
+        if instance is None and len(data.get("resources", ())) > 1:
+            instance = f"{len(data['resources'])} instances"  # of an attack sequence
         region, account = ARN.fullmatch(self.topic).groups() if self.topic else (None, None)
         values = {
             "policy": _mapping(data, "policy").get("name"),

@@ -185,14 +185,32 @@ def _table(policies: dict, is_terminal: bool) -> Table:
 
 
 def _actions(of: dict) -> Iterator[Text]:
-    for outcome in of["steps"]:
-        style = "red" if outcome["status"] == "failed" else "green"
-        yield _text(f"{outcome['step']}: {outcome['status']}", style)
-        yield Padding(_text(outcome["error"] or outcome["detail"], "dim"), (0, 0, 0, 2))
+    for resource, steps in itertools.groupby(of["steps"], lambda one: one.get("resource")):
+        if resource:
+            yield _text(resource, "bold")
+            yield from _in_short([*steps])
+            continue
+        for outcome in steps:
+            yield _step(outcome)
+            yield Padding(_text(outcome["error"] or outcome["detail"], "dim"), (0, 0, 0, 2))
     if of["error"]:
         yield _text(f"FAILED: {of['error']}", "red")
     if of["calls"]:
         yield _text(f"{len(of['calls'])} calls to AWS", "dim")
+
+
+def _in_short(steps: list[dict]) -> Iterator[Text]:
+    """Of one resource of several: what failed, and what the first step says for all of them."""
+    first, *others = steps
+    for outcome in (first, *(one for one in others if one["status"] != first["status"])):
+        yield _step(outcome)
+        if outcome is first or outcome["error"]:
+            yield Padding(_text(outcome["error"] or outcome["detail"], "dim"), (0, 0, 0, 2))
+
+
+def _step(outcome: dict) -> Text:
+    style = "red" if outcome["status"] == "failed" else "green"
+    return _text(f"{outcome['step']}: {outcome['status']}", style)
 
 
 def _mails(of: dict) -> Iterator[Text]:

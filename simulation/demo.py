@@ -3,9 +3,10 @@
     python -m simulation.demo [FINDING.json] [--mode observe|ask|contain] [--output FOLDER]
 
 Exit code 0 when all went as the finding and the mode ask for: an instance that ec2-isolate took on
-is isolated as read back here, no neighbour has changed, each mail that was due has arrived, and
-after the release everything is as it was. In observe and ask nothing has changed; in ask the
-command of the mail is then run, as a person would. 1 when not, 2 when the file is no finding.
+is isolated as read back here (of an attack sequence each that was not held back, and is there), no
+neighbour has changed, each mail that was due has arrived, and after the release everything is as it
+was. In observe and ask nothing has changed; in ask the command of the mail is then run, as a person
+would. 1 when not, 2 when the file is no finding.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from custom_actions import autonomy
 from custom_actions.finding_file import NotAFinding, account_and_region, read_finding
-from custom_actions.headline import one_line
+from custom_actions.headline import fate, one_line
 
 from . import deploy, guardduty
 from .cloud import Cloud
@@ -107,30 +108,39 @@ class Story:
 
     def groups(self, title, world, snapshot, before=None):
         """A table of the groups of every interface; what differs from `before` stands out."""
+        several = len(world.targets) > 1
         style = {} if self.console.is_terminal else {"box": box.ASCII}
         table = Table(title=title, title_justify="left", **style)
+        # of many instances no more than fits on a line
         for column in ("instance", "name", "interface", "address", "security groups"):
-            table.add_column(column, overflow="fold")
+            if not several or column not in ("interface", "address"):
+                table.add_column(column, overflow="fold")
         for instance_id, instance in snapshot.items():
             for number, interface in enumerate(instance["interfaces"]):
-                groups = [f"{g['id']} {g['name']}" for g in interface["groups"]]
+                groups = [
+                    g["name"] if several else f"{g['id']} {g['name']}" for g in interface["groups"]
+                ]
                 text = escape("\n".join(groups))
                 if before and interface["groups"] != _groups(before, instance_id, interface["id"]):
                     text = f"[bold yellow]{text}[/]"
-                mark = " [red]*[/]" if instance_id == world.target else ""
+                mark = " [red]*[/]" if instance_id in world.targets else ""
                 table.add_row(
                     "" if number else f"{instance_id}{mark}",
-                    "" if number else plain(instance["name"])[:60],
-                    interface["id"],
-                    interface["private_ip"],
+                    "" if number else plain(instance["name"])[: 40 if several else 60],
+                    *(() if several else (interface["id"], interface["private_ip"])),
                     text,
                 )
         self.console.print(table)
-        self.console.print(f"[dim]* the instance of the finding: {world.target}[/]")
+        named = f"the {len(world.targets)} instances" if several else "the instance"
+        named += " of the finding" + ("" if several else f": {world.target}")
+        self.console.print(f"[dim]* {named}[/]")
 
     def outcomes(self, outcomes):
         """A table of what each step reports."""
         if not outcomes:
+            return
+        if "resource" in outcomes[0]:
+            self.fates(outcomes)
             return
         style = {} if self.console.is_terminal else {"box": box.ASCII}
         table = Table(title="The steps", title_justify="left", **style)
@@ -144,6 +154,29 @@ class Story:
                 plain(outcome["error"] or outcome["detail"]),
             )
         self.console.print(table)
+
+    def fates(self, outcomes):
+        """A table of what became of each of several instances: a line, and what failed."""
+        style = {} if self.console.is_terminal else {"box": box.ASCII}
+        table = Table(title="The instances", title_justify="left", **style)
+        for column in ("instance", "what became of it", "steps"):
+            table.add_column(column, overflow="fold")
+        for instance_id, steps in by_instance(outcomes).items():
+            became = fate(steps)
+            colour = "green" if became == "isolated" else "red"
+            failed = [f"{o['step']}: {o['error']}" for o in steps if o["status"] == "failed"]
+            done = {o["status"] for o in steps} <= {"done", "unchanged", "skipped"}
+            said = "; ".join(failed) or ("all done" if done and became == "isolated" else "")
+            table.add_row(instance_id, f"[{colour}]{plain(became)}[/]", plain(said))
+        self.console.print(table)
+
+
+def by_instance(outcomes):
+    """The outcomes of several instances: {instance id: outcomes}."""
+    found = {}
+    for outcome in outcomes:
+        found.setdefault(outcome["resource"], []).append(outcome)
+    return found
 
 
 def _groups(snapshot, instance_id, interface_id):
@@ -198,10 +231,12 @@ def play(event, output, mode=autonomy.CONTAIN):
         story.groups("Security groups after", world, after, before)
         problems += judge(story, cloud, sink, world, before, after, mode)
         responded = any("isolated" in outcome for outcome in outcomes_of(cloud, ISOLATE))
+        isolated = [i for i in world.targets if world.is_isolated(i, FORENSIC)]
         if responded and mode == autonomy.ASK:
             problems += by_hand(story, cloud, sink, world, detail["id"])
+            isolated = world.targets[:1]
         if responded and mode != autonomy.OBSERVE:
-            problems += release(story, cloud, sink, world, everything)
+            problems += release(story, cloud, sink, world, isolated, everything)
         saved = save(output, cloud, sink, event, before, after)
 
     story.heading("Saved")
@@ -269,22 +304,28 @@ def without_metadata(mapping):
     return mapping
 
 
-def release(story, cloud, sink, world, everything):
-    """Release the instance as `make release` does, and compare all with what it was."""
-    story.heading("The release: make release INSTANCE=... REGION=...")
-    mails = len(sink.mails)
-    try:
-        done = deploy.release(cloud, cloud.folder, world.target, world.account_id, world.region)
-    except RuntimeError as error:
-        return [f"the release failed: {str(error)[-1500:]}"]
-    for line in done.stdout.splitlines():
-        if " step:" in line:
-            story.tell(plain(line[line.index("step:") :]))
-    try:
-        # one that finds nothing to put back tells nobody
-        sink.wait_for(mails + ("step:notify-release status:done" in done.stdout), timeout=20)
-    except TimeoutError as error:
-        return [str(error)]
+def release(story, cloud, sink, world, instances, everything):
+    """Release each instance as `make release` does, and compare all with what it was.
+
+    instances: those that are isolated; where none is, the finding's own. Of the second and later
+    ones only the groups are told.
+    """
+    for number, instance_id in enumerate(instances or world.targets[:1]):
+        said = instance_id if len(world.targets) > 1 else "..."
+        story.heading(f"The release: make release INSTANCE={said} REGION=...")
+        mails = len(sink.mails)
+        try:
+            done = deploy.release(cloud, cloud.folder, instance_id, world.account_id, world.region)
+        except RuntimeError as error:
+            return [f"the release failed: {str(error)[-1500:]}"]
+        for line in done.stdout.splitlines():
+            if " step:release-instance" in line or (" step:" in line and number == 0):
+                story.tell(plain(line[line.index("step:") :]))
+        try:
+            # one that finds nothing to put back tells nobody
+            sink.wait_for(mails + ("step:notify-release status:done" in done.stdout), timeout=20)
+        except TimeoutError as error:
+            return [str(error)]
     now = describe_everything(world)
     different = [name for name in everything if everything[name] != now[name]]
     if not different:
@@ -294,9 +335,12 @@ def release(story, cloud, sink, world, everything):
 
 def by_hand(story, cloud, sink, world, finding):
     """Run the command that the mail asks about, as `make isolate` does."""
-    command = f"make isolate INSTANCE={world.target} REGION={world.region} FINDING={finding}"
-    story.heading(f"A person decides: {command}")
-    if not any(command in mail.subject for mail in sink.mails):
+    several = len(world.targets) > 1
+    instance_id = "$i" if several else world.target
+    command = f"make isolate INSTANCE={instance_id} REGION={world.region} FINDING={finding}"
+    story.heading(f"A person decides: {command}" + (f", i={world.target} first" if several else ""))
+    where = [mail.text if several else mail.subject for mail in sink.mails]
+    if not any(command in " ".join(text.split()) for text in where):
         return [f"no mail has the command {command}"]
     mails = len(sink.mails)
     said = {"instance": world.target, "finding": finding}
@@ -335,14 +379,16 @@ def judge(story, cloud, sink, world, before, after, mode):
 
     outcomes = outcomes_of(cloud, ISOLATE)
     story.outcomes([*outcomes, *outcomes_of(cloud, REVOKE)])
-    isolation = next((o for o in outcomes if o["step"] == "isolate-instance"), None)
+    isolations = {
+        o.get("resource", world.target): o for o in outcomes if o["step"] == "isolate-instance"
+    }
     touched = [
         instance
         for instance in before
         if before[instance]["interfaces"] != after.get(instance, {}).get("interfaces")
         or before[instance]["tags"] != after[instance]["tags"]
     ]
-    if isolation is None:
+    if not isolations:
         problems += [f"{i} changed though no policy acts on this finding" for i in touched]
         return problems
     problems += [f"neighbour {i} changed" for i in touched if i in world.neighbours]
@@ -355,14 +401,19 @@ def judge(story, cloud, sink, world, before, after, mode):
         if not touched:
             story.tell("[green]Nothing has changed, as the mode asks for.[/]")
         return problems
-    number = len(after[world.target]["interfaces"])
-    if isolation["isolated"] and world.is_isolated(world.target, FORENSIC):
-        story.tell(
-            f"[green]Read back by the function at {isolation['verified_at']}, and again here: "
-            f"{number} of {number} interfaces hold only the forensic group, which has no rule.[/]"
-        )
-    else:
-        problems.append(f"{world.target} is not isolated: {isolation['detail']}")
+    for instance_id, isolation in isolations.items():
+        number = len(after.get(instance_id, {}).get("interfaces", ()))
+        said = f"{instance_id}: " if len(isolations) > 1 else ""
+        if isolation["isolated"] and world.is_isolated(instance_id, FORENSIC):
+            story.tell(
+                f"[green]{said}Read back by the function at {isolation['verified_at']}, and again "
+                f"here: {number} of {number} interfaces hold only the forensic group, which has no "
+                "rule.[/]"
+            )
+        elif said and isolation["status"] in ("withheld", "skipped") and instance_id not in touched:
+            continue  # on purpose, as its line in the table says
+        else:
+            problems.append(f"{instance_id} is not isolated: {isolation['detail']}")
     return problems
 
 

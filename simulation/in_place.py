@@ -18,7 +18,6 @@ from multiprocessing import forkserver
 from .bootstrap import Context, WoundClock
 
 PROCESSES = multiprocessing.get_context("forkserver")
-OUTCOMES = "c7n:response"  # of custom_actions.response, which is not imported here
 PRELOAD = "simulation.in_place_preloaded"
 
 
@@ -75,7 +74,10 @@ def _run(channel, config: dict, timeout: int, event: dict, environment: dict[str
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, Lambda reports it
             told["error"] = f"{type(error).__name__}: {error}"
             traceback.print_exc(file=log)
-        told["steps"] = [outcome for one in resources for outcome in one.get(OUTCOMES, ())]
+        if resources:
+            from custom_actions.handler import outcomes_of  # imported by now
+
+            told["steps"] = outcomes_of([one for one, _ in resources], resources[0][1])
         log.seek(0)
         channel.send(told | {"log": log.read()})
         channel.close()
@@ -93,7 +95,7 @@ def _handled(event: dict, deadline: float, seen: list[dict], resources: list[dic
         for element in manager.filters:
             element.process = _told(element, seen)
         left = filter_resources(manager, given, event)
-        resources.extend(left)
+        resources.extend((resource, manager.resource_type.id) for resource in left)
         return left
 
     ResourceManager.filter_resources = filtered

@@ -2,15 +2,19 @@
 
     world = build(cloud, event)
     world.target, world.neighbours     # instance ids
+    world.targets                      # of an attack sequence several
     world.snapshot()                   # interfaces and groups of each, before and after
 
-Around the instance of the finding stand two more, in its first security group and subnet: they
-must not be touched. For a finding of a custom threat list the second one is the malicious instance
-of the workshop: it holds the finding's remote address as its Elastic IP, and the list is in S3.
+Around the instances of the finding stand two more, in the first one's first security group and
+subnet: they must not be touched. For a finding of a custom threat list the second one is the
+malicious instance of the workshop: it holds the finding's remote address as its Elastic IP, and the
+list is in S3.
 
 What a finding leaves out is made up, and what cannot exist (an id that EC2 could not have issued,
-the instance i-99999999 of sample findings) is not made. Calls go to the server, as the account's
-administrator; EC2 chooses ids itself, so for the length of one call moto's generator is replaced.
+the instance i-99999999 of sample findings) is not made. Nor are, of an attack sequence, instances
+of another account or region, and those of which it describes nothing: EC2 does not know them. Calls
+go to the server, as the account's administrator; EC2 chooses ids itself, so for the length of one
+call moto's generator is replaced.
 An account and region can hold one such world; `Cloud.reset` makes room for the next.
 """
 
@@ -24,6 +28,7 @@ from unittest import mock
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 
+from custom_actions.finding import is_sequence, mapping
 from custom_actions.finding_file import account_and_region
 
 from .cloud import Cloud
@@ -51,12 +56,16 @@ class World:
     cloud: Cloud
     account_id: str
     region: str
-    target: str | None = None
+    targets: list[str] = field(default_factory=list)
     neighbours: list[str] = field(default_factory=list)
 
     @property
+    def target(self) -> str | None:
+        return self.targets[0] if self.targets else None
+
+    @property
     def instances(self) -> list[str]:
-        return [self.target, *self.neighbours] if self.target else self.neighbours
+        return [*self.targets, *self.neighbours]
 
     def client(self, service: str):
         """A client in the account and region of the world."""
@@ -129,20 +138,50 @@ def build(cloud: Cloud, event: dict, target: bool = True) -> World:
     if not isinstance(resource, dict):
         return world
     _build_identity(world, resource)
-    if isinstance(resource.get("instanceDetails"), dict):
-        _Builder(world, event["detail"]).build(target)
+    if found := _details(world, event):
+        _Builder(world, event["detail"], found).build(target)
     return world
+
+
+def _details(world: World, event: dict) -> list[dict]:
+    """What a finding says of each instance that it is about, as `instanceDetails`."""
+    details = event["detail"]["resource"].get("instanceDetails")
+    if isinstance(details, dict):
+        return [details]
+    interfaces, found = {}, {}
+    resources = mapping(event, "detail", "service", "detection", "sequence").get("resources")
+    resources = resources if is_sequence(event) and isinstance(resources, list) else []
+    for resource in resources:
+        if interface := mapping(resource, "data", "ec2NetworkInterface"):
+            address, *_ = [*(interface.get("privateIpAddresses") or []), {}]
+            interfaces[resource.get("uid")] = interface | {
+                "networkInterfaceId": resource.get("uid"),
+                "subnetId": interface.get("subNetId"),
+                "privateIpAddress": address.get("privateIpAddress"),
+            }
+    for resource in resources:
+        instance = mapping(resource, "data", "ec2Instance")
+        place = resource.get("accountId"), resource.get("region")
+        if instance and place == (world.account_id, world.region):
+            instance_id = str(resource.get("uid")).rpartition("/")[2]
+            uids = instance.get("ec2NetworkInterfaceUids") or []
+            found[instance_id] = instance | {
+                "instanceId": instance_id,
+                "iamInstanceProfile": instance.get("IamInstanceProfile"),
+                "tags": resource.get("tags"),
+                "networkInterfaces": [interfaces[uid] for uid in uids if uid in interfaces],
+            }
+    return list(found.values())
 
 
 class _Builder:
     """Builds the instances of one finding."""
 
-    def __init__(self, world: World, detail: dict):
+    def __init__(self, world: World, detail: dict, found: list[dict]):
         self.world = world
         self.detail = detail
-        self.instance = detail["resource"]["instanceDetails"]
-        interfaces = self.instance.get("networkInterfaces") or []
-        self.interfaces = [one for one in interfaces if isinstance(one, dict)] or [{}]
+        self.found = found
+        self.interfaces = [interface for instance in found for interface in _interfaces(instance)]
         self.ec2 = world.client("ec2")
         self.networks = plan_networks(self.interfaces)
         self.vpcs: dict[str | None, str] = {}
@@ -155,10 +194,10 @@ class _Builder:
         if most > 5:
             # The account has had its quota raised, for as long as the cloud lasts.
             self.world.cloud.enter_context(groups_per_interface(most))
-        instance_id = self.instance.get("instanceId")
-        may_exist = _issued("i", instance_id) and instance_id != SAMPLE_INSTANCE
-        if target and may_exist:
-            self._build_target(instance_id)
+        for instance in self.found if target else ():
+            instance_id = instance.get("instanceId")
+            if _issued("i", instance_id) and instance_id != SAMPLE_INSTANCE:
+                self._build_target(instance, instance_id)
         first = self.interfaces[0]
         remote = self._remote_address()
         names = ("Neighbour", "Malicious") if remote else ("First Neighbour", "Second Neighbour")
@@ -168,36 +207,37 @@ class _Builder:
             self._give_public_address(remote, InstanceId=self.world.neighbours[1])
             self._build_threat_list(remote)
         self._build_target_group(first)
-        if self.world.target:
-            self._change_state(self.world.target)
+        for instance in self.found:
+            if instance.get("instanceId") in self.world.targets:
+                self._change_state(instance)
 
-    def _build_target(self, instance_id: str) -> None:
+    def _build_target(self, instance: dict, instance_id: str) -> None:
         launch = []
-        for index, interface in enumerate(self.interfaces):
+        for index, interface in enumerate(_interfaces(instance)):
             interface_id = self._build_interface(interface)
             launch.append({"DeviceIndex": index, "NetworkInterfaceId": interface_id})
         with _forced("i", instance_id):
             self.ec2.run_instances(
-                ImageId=self.instance.get("imageId") or "ami-0123456789abcdef0",
-                InstanceType=self.instance.get("instanceType") or "t3.micro",
+                ImageId=instance.get("imageId") or "ami-0123456789abcdef0",
+                InstanceType=instance.get("instanceType") or "t3.micro",
                 MinCount=1,
                 MaxCount=1,
                 NetworkInterfaces=launch,
-                **self._profile(),
+                **self._profile(instance),
             )
-        self.world.target = instance_id
-        for interface, item in zip(self.interfaces, launch, strict=True):
+        self.world.targets.append(instance_id)
+        for interface, item in zip(_interfaces(instance), launch, strict=True):
             if interface.get("publicIp"):
                 interface_id = item["NetworkInterfaceId"]
                 self._give_public_address(interface["publicIp"], NetworkInterfaceId=interface_id)
         # Not by CreateTags, which refuses the aws: tags that a finding may list.
         backend = ec2_backends[self.world.account_id][self.world.region]
-        for tag in self.instance.get("tags") or []:
+        for tag in instance.get("tags") or []:
             if isinstance(tag, dict) and tag.get("key"):
                 backend.tags[instance_id][tag["key"]] = str(tag.get("value") or "")
 
-    def _change_state(self, instance_id: str) -> None:
-        state = self.instance.get("instanceState")
+    def _change_state(self, instance: dict) -> None:
+        instance_id, state = instance["instanceId"], instance.get("instanceState")
         if state in ("stopped", "stopping"):
             self.ec2.stop_instances(InstanceIds=[instance_id])
         elif state in ("terminated", "shutting-down"):
@@ -318,11 +358,11 @@ class _Builder:
     def _zone(self) -> str:
         zones = self.ec2.describe_availability_zones()["AvailabilityZones"]
         names = [zone["ZoneName"] for zone in zones]
-        zone = self.instance.get("availabilityZone")
+        zone = self.found[0].get("availabilityZone")
         return zone if zone in names else names[0]
 
-    def _profile(self) -> dict:
-        arn = (self.instance.get("iamInstanceProfile") or {}).get("arn")
+    def _profile(self, instance: dict) -> dict:
+        arn = (instance.get("iamInstanceProfile") or {}).get("arn")
         if not arn:
             return {}
         name = arn.rpartition("/")[2]
@@ -331,8 +371,9 @@ class _Builder:
         iam = self.world.client("iam")
         with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=TRUST)
-        iam.create_instance_profile(InstanceProfileName=name)
-        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=role)
+        with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+            iam.create_instance_profile(InstanceProfileName=name)
+            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=role)
         return {"IamInstanceProfile": {"Name": name}}
 
     def _remote_address(self) -> str | None:
@@ -450,6 +491,11 @@ def _address(interface: dict) -> IPv4Address | None:
         return IPv4Address(interface.get("privateIpAddress") or "")
     except ValueError:
         return None
+
+
+def _interfaces(instance: dict) -> list[dict]:
+    interfaces = instance.get("networkInterfaces") or []
+    return [one for one in interfaces if isinstance(one, dict)] or [{}]
 
 
 def _groups(interface: dict) -> list[dict]:

@@ -84,6 +84,21 @@ def test_any_other_finding(run, tmp_path, name, isolated):
     assert "GuardDuty Finding | ID:" in played.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode, isolated", [("contain", 3), ("ask", 1)])
+def test_an_attack_sequence(run, tmp_path, mode, isolated):
+    event = read_finding(FINDINGS / "ec2-sequence-half-gone.json")
+    (tmp_path / "sequence.json").write_text(json.dumps(event))
+
+    played = run(tmp_path / "output", tmp_path / "sequence.json", "--mode", mode)
+
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert played.stdout.count("make release INSTANCE=i-") == isolated
+    assert "not done here: EC2 knows" in " ".join(played.stdout.split())
+    assert "* the 3 instances of the finding" in played.stdout
+    assert "Everything is as it was before" in played.stdout
+
+
 def test_a_file_that_is_no_finding(tmp_path):
     (tmp_path / "no.json").write_text('{"hello": "world"}')
 

@@ -27,8 +27,10 @@ from custom_actions.finding import (
     TYPES,
     finding_type,
     is_among,
+    is_sequence,
     is_target,
     remote_addresses,
+    signals_of_addresses,
 )
 from custom_actions.instance import OfInstance
 from custom_actions.network_acl import DIRECTIONS, deny_keys
@@ -54,6 +56,7 @@ MAKE_ROOM = (
 )
 
 MOST = 5  # addresses that one instance may have denied, of the 20 rules of an ACL
+SHOWN = 10  # of those that are not denied
 
 # Types whose remote side is not the intruder's, after GuardDuty's page of EC2 findings: an intruder
 # on the instance would choose what is denied for its neighbours too, 8.8.8.8 or S3 for one.
@@ -159,6 +162,12 @@ class BlockRemoteAddress(OfInstance, Step):
       its subnets, with those of earlier findings. An ACL has room for 20 rules; without a limit the
       findings of one instance fill it, and the next incident finds no room.
 
+    Of an attack sequence the addresses are its endpoints (`service.detection.sequence`), in its
+    order, the same for each of its instances and no more than `max-addresses`: instances of one
+    group share subnets, and so the 20 rules of an ACL. An endpoint is left out when all signals
+    that name it are findings of the types in `not-for-types`, whichever side acts: that a signal
+    does not say.
+
     Never denied, whatever they say: unspecified, loopback, link-local, multicast and reserved
     addresses, AWS's metadata service and resolvers. An address that is refused is named in the
     detail with the reason and fails nothing.
@@ -198,6 +207,7 @@ class BlockRemoteAddress(OfInstance, Step):
     https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_finding-types-ec2.html
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateNetworkAclEntry.html
     https://docs.aws.amazon.com/guardduty/latest/APIReference/API_Action.html
+    https://docs.aws.amazon.com/guardduty/latest/APIReference/API_NetworkEndpoint.html
     """
 
     schema = type_schema(
@@ -227,6 +237,10 @@ class BlockRemoteAddress(OfInstance, Step):
             ) from error
         return self
 
+    @property
+    def most(self):
+        return self.data.get("max-addresses", MOST)
+
     def never(self):
         return [ip_network(text) for text in self.data.get("never", ())]
 
@@ -249,11 +263,12 @@ class BlockRemoteAddress(OfInstance, Step):
         if not addresses:
             named = "The finding names" if finding_type(run.event) else "There is no finding, so"
             raise NothingToDo(f"{named} no remote address: there is none to block.", "skipped")
-        if reason := self.not_the_intruder(run.event):
+        found = finding_type(run.event)
+        if reason := self.not_the_intruder(found, is_target(run.event)):
             named = ", ".join(f"{address!r:.50}" for address in addresses)
             raise NothingToDo(
                 f"No address was blocked. Not blocked: {named} (the finding is a "
-                f"{finding_type(run.event):.80}: {reason}).",
+                f"{found:.80}: {reason}).",
                 "skipped",
                 facts=["not-for-type"],
             )
@@ -265,13 +280,19 @@ class BlockRemoteAddress(OfInstance, Step):
         vpcs = self.client().describe_vpcs(VpcIds=vpc_ids)["Vpcs"]
         own = [network for vpc in vpcs for network in network_acl.vpc_networks(vpc)]
         networks, refusals = [], []
+        signals = signals_of_addresses(run.event)
         for address in addresses:
+            if reason := self.attacked(signals.get(address)):
+                refusals.append(f"{address!r:.50} ({reason})")
+                continue
             network, reason = network_acl.judge(
                 address, own, self.data.get("allow-private", False), self.never()
             )
             if network is None:
                 # repr: the text comes from outside
                 refusals.append(f"{address!r:.50} ({reason})")
+            elif is_sequence(run.event) and len(networks) >= self.most and network not in networks:
+                refusals.append(f"{network} (max-addresses is {self.most})")
             elif network not in networks:
                 networks.append(network)
         run.memory |= {
@@ -282,12 +303,19 @@ class BlockRemoteAddress(OfInstance, Step):
         }
         self.end_without_networks(run)
 
-    def not_the_intruder(self, event):
-        """Why the remote addresses of the finding are not the intruder's, or None."""
-        found = finding_type(event)
+    def attacked(self, signals):
+        """Why an address of an attack sequence is not the intruder's, or None.
+
+        signals: the names of those that have it; by one of them that is an intruder's it is one.
+        """
+        reasons = [self.not_the_intruder(name, False) for name in sorted(signals or ())]
+        return reasons[0] if reasons and all(reasons) else None
+
+    def not_the_intruder(self, found, is_target):
+        """Why the remote addresses of a finding of a type are not the intruder's, or None."""
         if (chosen := self.data.get("not-for-types")) is not None:
             return "the policy's not-for-types names it" if is_among(chosen, found) else None
-        if found.endswith("BruteForce") and is_target(event):
+        if found.endswith("BruteForce") and is_target:
             return None  # the remote side attacks
         return next((why for entry, why in NOT_FOR_TYPES if is_among([entry], found)), None)
 
@@ -297,7 +325,7 @@ class BlockRemoteAddress(OfInstance, Step):
         Only what is there on an ACL counts: tags alone could be written by the intruder, to use
         the room up. What is denied already needs no room.
         """
-        most = self.data.get("max-addresses", MOST)
+        most = self.most
         own = [acl for acl in acls if not owner_elsewhere(self, acl)]
         had = {
             network
@@ -325,8 +353,9 @@ class BlockRemoteAddress(OfInstance, Step):
             )
 
     def refused(self, run):
-        refusals = ", ".join(run.memory["refusals"])
-        return f"Not blocked: {refusals}." if refusals else ""
+        refusals = run.memory["refusals"]
+        more = f" and {len(refusals) - SHOWN} more" if len(refusals) > SHOWN else ""
+        return f"Not blocked: {', '.join(refusals[:SHOWN])}{more}." if refusals else ""
 
     def held(self, run, network):
         """The ACLs on which the instance's tags say that it needs the deny, with this run's own."""

@@ -87,6 +87,27 @@ def test_the_finding_is_asked_of_guardduty(scene, pack, isolate):
     assert "It was isolated already when arn:" in told(pack)[0]
 
 
+def test_one_instance_of_an_attack_sequence(scene, pack, isolate, tmp_path):
+    """That was held back, or of a type that does not isolate: a person says so."""
+    instance = scene.instance()
+    event = json.loads((SAMPLE.parent / "iam-sequence-credentials.json").read_text())
+    resources = event["detail"]["service"]["detection"]["sequence"]["resources"]
+    resources[1]["uid"] = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{instance}"
+    resources.append(resources[1] | {"uid": "i-0aaaaaaaaaaaaaaa1"})
+    guardduty.keep(event)
+
+    succeeded, output = isolate(instance, event["detail"]["id"])
+
+    assert succeeded and scene.is_isolated(instance), output
+    headline, message = told(pack)
+    assert f"an EC2 instance (Instance ID: {instance}): Potential credential" in headline
+    assert len(message["resources"]) == 1
+    other = scene.instance()
+    succeeded, output = isolate(other, event["detail"]["id"])
+    assert not succeeded and not scene.is_isolated(other)
+    assert f"is about '{instance}', 'i-0aaaaaaaaaaaaaaa1', not {other}. Nothing was" in output
+
+
 @pytest.fixture
 def chosen(scene):
     """The filter of the shipped policy: `chosen(instance, finding)` raises or lets it pass."""

@@ -18,6 +18,9 @@ from custom_actions.headline import credential_headline, remediation_headline
 
 ROOT = Path(__file__).parent.parent.parent
 FINDINGS = sorted((ROOT / "tests" / "findings").glob("*.json"))
+# Attack sequences are long: these two have every kind of resource.
+SEQUENCES = ("ec2-sequence-instance-group", "ecs-sequence-cluster")
+SHAPES = [path for path in FINDINGS if "-sequence-" not in path.stem or path.stem in SEQUENCES]
 ACCOUNT = "111122223333"
 REAL = "i-0abc1234def567890"
 RESOURCE = {"InstanceId": REAL, "account_id": ACCOUNT, "UserName": "build"}
@@ -76,6 +79,8 @@ def read(event):
     assert finding.direction(event) in ("OUTBOUND", "INBOUND", "UNKNOWN")
     assert isinstance(finding.finding_type(event), str)
     assert all(isinstance(address, str) for address in finding.remote_addresses(event))
+    if finding.is_sequence(event):
+        assert all(isinstance(t, str) for named in finding.named_instances(event) for t in named)
     with contextlib.suppress(PolicyExecutionError):
         assert finding.FINDING_ID.fullmatch(finding.finding_id(event))
     with contextlib.suppress(PolicyExecutionError):
@@ -94,7 +99,7 @@ def read(event):
     assert credential_headline(detail, [OUTCOME])
 
 
-@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
 def test_any_field_may_be_missing_or_of_another_type(path):
     event, rng = read_finding(path), random.Random(path.stem)
     for parent, key in list(places({"detail": event["detail"]})):
@@ -270,3 +275,47 @@ def test_whatever_the_mail_calls_a_sample_no_policy_acts_on_and_the_rest_each_do
             assert takes(policy, event) is not sample, (policy.name, event["detail"])
             seen[sample] += 1
     assert min(seen.values()) > 200
+
+
+def of_a_sequence(name):
+    return read_finding(ROOT / "tests" / "findings" / f"{name}.json")
+
+
+def test_the_instances_and_addresses_of_an_attack_sequence():
+    """By id or by ARN, each once; no member of a group that is no resource by itself."""
+    event = of_a_sequence("ec2-sequence-instance-group")
+    named = finding.named_instances(event)
+    assert len({n.instance_id for n in named}) == len(named) == 3
+    assert {n[1:] for n in named} == {(ACCOUNT, "us-west-2")}
+    (node,) = finding.named_instances(of_a_sequence("eks-sequence-cluster"))
+    listed = event["detail"]["service"]["detection"]["sequence"]["resources"]
+    listed[0] |= {"uid": f"arn:aws:ec2:eu-west-1:444455556666:instance/{REAL}"}
+    del listed[0]["accountId"], listed[0]["region"]
+    assert finding.named_instances(event)[0] == (REAL, "444455556666", "eu-west-1")
+    assert finding.signals_of_addresses(event) == {
+        "203.0.113.7": {"CryptoCurrency:Runtime/BitcoinTool.B"},
+        "198.51.100.77": {"Backdoor:EC2/C&CActivity.B"},
+        "192.0.2.200": {"UnauthorizedAccess:EC2/SSHBruteForce"},
+        "10.0.0.11": set(),
+    }
+    # the resource type decides, not what stands in the finding besides
+    event["detail"]["resource"]["resourceType"] = "Instance"
+    assert finding.named_instances(event) == []
+
+
+def test_every_way_in_which_a_sequence_is_a_sample():
+    for mark in (
+        {"title": "[SAMPLE] Potential EC2 instance group compromise"},
+        {"additionalInfo": {"sample": True}},
+        {"additionalInfo": {"value": '{"sample":true}'}},
+        {"uid": finding.SAMPLE_INSTANCE},
+        {"uid": f"arn:aws:ec2:us-west-2:{ACCOUNT}:instance/{finding.SAMPLE_INSTANCE}"},
+    ):
+        event = of_a_sequence("ec2-sequence-instance-group")
+        assert not finding.is_sample(event)
+        event["detail"] |= {"title": mark.get("title", "")}
+        service = event["detail"]["service"]
+        service["additionalInfo"] = mark.get("additionalInfo", {})
+        last = service["detection"]["sequence"]["resources"][-1]
+        last["uid"] = mark.get("uid", last["uid"])
+        assert finding.is_sample(event), mark

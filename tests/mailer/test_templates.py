@@ -9,6 +9,7 @@ import base64
 import copy
 import email
 import email.policy
+import itertools
 import json
 import re
 import zlib
@@ -25,7 +26,9 @@ from c7n_mailer.cli import CONFIG_SCHEMA
 from custom_actions.headline import (
     SUBJECT,
     credential_headline,
+    fate,
     remediation_headline,
+    sequence_headline,
 )
 from mailer.accounts import Accounts
 from mailer.known import Known
@@ -785,6 +788,111 @@ def test_auto_scaling_group_is_named():
     tags = [{"Key": "aws:autoscaling:groupName", "Value": "web <asg>"}]
     _, reader = remediation_mail(outcome(), Tags=tags)
     assert "The instance belongs to the Auto Scaling group web <asg>." in reader.lines
+
+
+WITHHELD = {
+    "step": "isolate-instance",
+    "status": "withheld",
+    "detail": "The brake holds: 1 isolations have begun within an hour. Nothing was changed.",
+    "error": None,
+    "isolated": False,
+    "withheld": "brake",
+    "interfaces": [],
+}
+
+
+def sequence_mail(named, command=None, observe=False, text=None, **notice):
+    """The remediation mail of a sequence. named: {id: outcomes}; text: in all fields."""
+    event = load("ec2-sequence-instance-group")
+    resources = [
+        {
+            "InstanceId": name,
+            "Tags": [{"Key": "Name", "Value": f"web-{n}"}],
+            "c7n:response": outcomes,
+            "c7n:fate": fate(outcomes),
+        }
+        for n, (name, outcomes) in enumerate(named.items())
+    ]
+    if text is not None:
+        event["detail"], resources = poison(event["detail"], text), poison(resources, text)
+        command = poison(command, text)
+    headline = sequence_headline(event["detail"], named, command)
+    event["c7n:notice"] = {
+        "headline": headline,
+        "isolated": all(o.get("isolated") for each in named.values() for o in each[:1]),
+        "observe_only": observe,
+        "instances": len(named),
+        "command": command,
+        **notice,
+    }
+    policy = {"name": "ec2-isolate", "resource": "ec2", "metadata": {"runbook": "docs/runbook.md"}}
+    subject, reader = mail("remediation.html", "", event, resources, policy)
+    assert subject == reader.lines[0] == " ".join(headline.split())
+    return reader
+
+
+def test_an_attack_sequence_has_a_row_for_each_instance_and_the_command_once():
+    one, two, three = (f"i-{n:017x}" for n in range(3))
+    seal = {"step": "seal-record", "status": "done", "detail": "sealed", "error": None}
+    failed = {"step": "preserve-evidence", "status": "failed", "detail": "", "error": "Busy: x"}
+    gone = {"step": "isolate-instance", "status": "skipped", "error": None, "isolated": False}
+    gone |= {"facts": ["unresolved"], "detail": "Not done here: EC2 knows no such instance."}
+    command = f"for i in {two}; do make isolate INSTANCE=$i REGION=us-west-2 FINDING=f1; done"
+    reader = sequence_mail(
+        {one: [outcome(), failed, seal | {"record": "abc"}], two: [WITHHELD], three: [gone]},
+        command,
+    )
+    assert reader.lines[0].startswith("BRAKE HELD | ")
+    assert "1 of 3 instances isolated, 2 NOT" in reader.lines
+    assert reader.lines.count(command) == 1 and "Decide now." in reader.text
+    assert reader.text.count("The brake holds: 1 isolations have begun") == 1
+    text = " ".join(reader.lines)
+    assert f"{two} NOT isolated (web-1), held back by the brake" in text
+    assert f"{three} NOT isolated (web-2), not done here: EC2 knows no such instance" in text
+    assert f"{one} isolated (web-0)" in text
+    assert f"{one} preserve-evidence" in text and ": Busy: x" in text
+    assert "sg-0aaaaaaaaaaaaaaa1 (TargetSecurityGroup) removed; now sg-0fffffffffffffff1" in text
+    assert f"make release INSTANCE={one} REGION=us-west-2 RECORD=abc" in reader.lines
+    assert "What isolation stops, and what it does not" in reader.lines
+    # whoever owns one of them alone gets a mail about that one
+    alone = sequence_mail({one: [outcome(), seal]}, instances=25)
+    assert "The finding names 25 instances. This mail shows the 1 that concern you." in alone.text
+    everything = sequence_mail({one: [outcome(), seal], two: [outcome(), seal]})
+    assert "2 of 2 instances isolated" in everything.lines
+    assert "NOT isolated" not in everything.text
+    assert everything.lines[0].endswith("follow up with any additional remediation actions.")
+
+
+def test_the_mail_of_an_attack_sequence_stays_short_and_its_text_text():
+    step = {"step": "preserve-evidence", "status": "done", "detail": "d" * 300, "error": None}
+    each = [outcome(interfaces=[interface(n) for n in range(3)]), *[step] * 8]
+    for number in (25, 400):  # `mail` asserts what a mail program shows of one
+        reader = sequence_mail({f"i-{n:017x}": each for n in range(number)}, left_out="<b>")
+        assert all(f"i-{n:017x}" in reader.text for n in range(number))
+        assert "Left out: <b>." in reader.text
+    observed = {"i-1": [outcome(status="planned", isolated=False)], "i-2": [WITHHELD]}
+    reader = sequence_mail(observed, observe=True)
+    assert "would be isolated" in reader.text and "OBSERVE ONLY" in reader.text
+    bad = {"i-1": [outcome()], "i-2": [outcome(status="failed", isolated=False, error="e")]}
+    command = "for i in i-1 $(id); do make isolate INSTANCE=$i REGION=`id` X=$(id); done"
+    for text in [*HOSTILE, None]:
+        for line in sequence_mail(bad, command, text=text).lines:
+            if line.startswith(("aws ", "make ", "for i ")):
+                said = line.replace("INSTANCE=$i ", "INSTANCE=i ")
+                assert re.fullmatch(r'[A-Za-z0-9 \-=.,:"\[\];]+', said), line
+
+
+@pytest.mark.slow
+def test_no_misshapen_outcome_stops_the_mail_of_an_attack_sequence():
+    for wrong, key in itertools.product((None, "text", 7, [], {}, [None]), outcome()):
+        resources = [
+            {"InstanceId": "i-1", "Tags": [], "c7n:response": [outcome() | {key: wrong}]},
+            {"InstanceId": "i-2", "Tags": [], "c7n:response": wrong, "c7n:fate": wrong},
+        ]
+        notice = {"headline": "x", "isolated": True, "instances": wrong, "command": wrong}
+        event = load("ec2-malicious-ip-caller") | {"c7n:notice": notice}
+        _, reader = mail("remediation.html", "", event, resources)
+        assert "NOT isolated" in reader.text
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda t: ascii(t[:20]))

@@ -51,6 +51,8 @@ def folder(tmp_path_factory):
     target = FINDINGS / "ec2-ssh-brute-force-target.json"
     (folder / "target.json").write_bytes(target.read_bytes())
     (folder / "list.json").write_text("[1]")
+    gone = FINDINGS / "ec2-sequence-half-gone.json"
+    (folder / "sequence.json").write_text(json.dumps([pascal(read_finding(gone)["detail"])]))
     return folder
 
 
@@ -77,6 +79,23 @@ def test_an_exported_finding_isolates_in_the_steps_of_the_policy(played):
         (mail,) = one["policies"][policy]["mails"]
         assert mail["subject"].startswith(begins) and mail["to"] == ["security@example.com"]
         assert "i-0abc1234def567890" in mail["text"] and mail["problems"] == []
+
+
+def test_an_attack_sequence_isolates_those_of_its_instances_that_are_there(played, capsys):
+    one = played["sequence.json"]
+
+    assert len(one["isolated"]) == 3 and one["isolated"] == one["regrouped"]
+    assert one["problem"] is None and one["oddities"] == []
+    isolate = one["policies"]["ec2-isolate"]
+    fates = {s["resource"]: s["status"] for s in isolate["steps"] if "isolated" in s}
+    assert [i for i, status in fates.items() if status == "done"] == one["isolated"]
+    assert list(fates.values()) == ["done", "skipped"] * 3
+    (mail,) = isolate["mails"]
+    assert "3 of 6 instances isolated" in mail["subject"] and mail["problems"] == []
+    replay.show([{"finding": "sequence.json"} | one], False)
+    shown = capsys.readouterr().out
+    assert all(instance in shown for instance in fates)
+    assert shown.count("EC2 knows no such instance") < 10  # once each, not at every step
 
 
 def test_who_decided_against_it_is_said(played):

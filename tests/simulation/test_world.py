@@ -295,3 +295,24 @@ def test_isolated_means_one_group_without_rules_and_the_named_one_where_it_is_as
     assert world.is_isolated(world.target)
     assert not world.is_isolated(world.target, "ForensicSecurityGroup")
     assert world.is_isolated(world.target, "Quarantine")
+
+
+def test_every_instance_of_an_attack_sequence_but_those_that_are_elsewhere_or_gone(cloud):
+    event = read_finding(FINDINGS / "ec2-sequence-half-gone.json")
+    world = build(cloud, event)
+    listed = event["detail"]["service"]["detection"]["sequence"]["resources"]
+    described = [r for r in listed if r.get("data", {}).get("ec2Instance")]
+    assert world.targets == [r["uid"] for r in described] and len(world.targets) == 3
+    assert list(world.snapshot()) == [*world.targets, *world.neighbours]
+    for resource in described:
+        shown = world.snapshot()[resource["uid"]]
+        assert [i["id"] for i in shown["interfaces"]] == (
+            resource["data"]["ec2Instance"]["ec2NetworkInterfaceUids"]
+        )
+        assert shown["interfaces"][0]["groups"] == [{"id": "sg-0aaaaaaaaaaaaaaa1", "name": "web"}]
+        assert shown["name"] == resource["name"]
+    cloud.reset()
+    world = build(cloud, read_finding(FINDINGS / "ec2-sequence-elsewhere.json"))
+    assert len(world.targets) == 1
+    cloud.reset()
+    assert build(cloud, read_finding(FINDINGS / "ec2-sequence-sample.json")).target is None
