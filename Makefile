@@ -117,7 +117,8 @@ hammer: $(INSTALLED) ## Slow tests, then every call of every flow gone wrong, hu
 permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, and which step needs it
 	$(BIN)/python -m infra.permissions
 
-catalogue: $(INSTALLED) ## Write docs/policies.md: what triggers each policy, what it does, how to undo it
+catalogue: $(INSTALLED) ## Write docs/policies.md, and what finding-notify says of the policies that act
+	$(REVIEW) followed-by
 	$(REVIEW) catalogue
 
 new-policy: $(INSTALLED) need-NAME ## Make an opt-in policy with role, findings and tests; NAME=... [TYPE=Execution:EC2/SuspiciousFile] [RESOURCE=ec2|iam-user|account]

@@ -25,6 +25,7 @@ COMMANDS = {
     "coverage": "coverage",
     "mutate": "mutate",
     "catalogue": "catalogue",
+    "followed-by": "followed_by",
     "new-policy": "scaffold",
     "new-step": "scaffold",
 }

@@ -31,7 +31,7 @@ STALE = "docs/policies.md is stale: make catalogue"
 
 METADATA = ("title", "severity", "mitre-attack", "runbook")
 # Options of a step that no reader misses, or that stand with the calls.
-UNSHOWN = ("type", "transport", "subject", "calls", "what", "about")
+UNSHOWN = ("type", "transport", "subject", "calls", "what", "about", "followed-by")
 
 
 class Command(NamedTuple):
@@ -128,8 +128,14 @@ class Entry:
         )
 
     @property
+    def is_for_findings(self) -> bool:
+        return self.mode.get("type") == "guard-duty"
+
+    @property
     def _types(self) -> list:
-        return self.mode.get("pattern", {}).get("detail", {}).get("type", [])
+        """Those that the rule names; none where it means every type but some."""
+        found = self.mode.get("pattern", {}).get("detail", {}).get("type", [])
+        return [] if any("anything-but" in wanted for wanted in found) else found
 
     @property
     def calls(self) -> list[tuple[list[str], str]]:
@@ -169,10 +175,15 @@ class Entry:
     def only(self) -> list[str]:
         """What else the rule asks of a finding, where no filter asks it again."""
         asked = "".join(words for _, words in self.asked)
+        passed = {
+            "type",
+            "accountId",
+        }  # are told by themselves, and so is this where a filter asks:
+        passed |= {"severity"} & {key.removeprefix("min-") for f in self.filters for key in f.data}
         return [
             f"`{key}` is {' or '.join(f'`{one}`' for one in wanted)}"
             for path, wanted in fields(self.mode.get("pattern", {}).get("detail", {}))
-            if (key := ".".join(path)) not in ("type", "accountId") and f"`{key}`" not in asked
+            if (key := ".".join(path)) not in passed and f"`{key}`" not in asked
         ]
 
     def reason(self, words: str, *place: str | int) -> str:
