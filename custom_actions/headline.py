@@ -349,9 +349,10 @@ class FindingHeadline(EventAction):
     Writes `event["c7n:notice"]`: `headline`; `sample`, whether the finding is one; `autonomy`, how
     far the policies of the deploy may go; `instances`, the ids that the finding names; `case`, the
     incident that the instance is in by its tags, or None; and `next`, what follows by each policy
-    that is for findings of this type: `policy`, `title`, `opt-in`, and `refusal`, why it does not
-    act, or None. What the resource itself decides (whether it is there, exempt, held back) is for
-    the mail of that policy. Needs no IAM permission and changes nothing.
+    that is for findings of this type (`policy`, `title`, `opt-in`, and `refusal`, why it does not
+    act, or None), or None where `followed-by` is not said. What the resource itself decides
+    (whether it is there, exempt, held back) is for the mail of that policy. Needs no IAM permission
+    and changes nothing.
     """
 
     schema = type_schema(
@@ -394,7 +395,7 @@ class FindingHeadline(EventAction):
             "autonomy": autonomy.of(self.manager.config),
             "instances": named_instances(event),
             "case": case_by_tags(event),
-            "next": list(self.followed(event)),
+            "next": list(self.followed(event)) if "followed-by" in self.data else None,
         }
 
     def followed(self, event):

@@ -175,11 +175,9 @@ class Entry:
     def only(self) -> list[str]:
         """What else the rule asks of a finding, where no filter asks it again."""
         asked = "".join(words for _, words in self.asked)
-        passed = {
-            "type",
-            "accountId",
-        }  # are told by themselves, and so is this where a filter asks:
-        passed |= {"severity"} & {key.removeprefix("min-") for f in self.filters for key in f.data}
+        passed = {"type", "accountId"}  # told by themselves
+        if any("min-severity" in element.data for element in self.filters):
+            passed.add("severity")
         return [
             f"`{key}` is {' or '.join(f'`{one}`' for one in wanted)}"
             for path, wanted in fields(self.mode.get("pattern", {}).get("detail", {}))
