@@ -563,6 +563,22 @@ def sequence(*instances, others=()):
     return event
 
 
+def test_slack_says_how_bad_it_is_who_follows_and_the_case():
+    def attachment(event):
+        event = copy.deepcopy(event)
+        LOADED.resource_manager.actions[0].process([], event)
+        data = {"account_id": "1", "region": "us-west-2", "event": event, "policy": POLICY}
+        text = Templates(TEMPLATES, ACCOUNTS).render("slack", data, [], "#x")
+        (made,) = json.loads(text)["attachments"]
+        return made["text"]
+
+    known = attachment(load("ec2-malicious-ip-caller"))
+    assert known.endswith("policy finding-notify, severity 5. Followed by: ec2-isolate")
+    scan = attachment(load("ec2-malware-scan"))
+    assert "severity 8. Nothing is changed automatically. Case, by its tags: i-0abc1234de" in scan
+    assert "Nothing" not in attachment(load("ec2-malicious-ip-caller-sample"))
+
+
 def test_an_attack_sequence_names_its_instances_and_signals_a_few_of_many():
     arn = "arn:aws:ec2:us-west-2:111122223333:instance/"
     ids = [f"i-{number:017x}" for number in range(25)]
