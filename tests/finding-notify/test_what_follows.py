@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import yaml
 from c7n.config import Config
 from c7n.exceptions import PolicyValidationError
 from c7n.loader import PolicyLoader
@@ -12,7 +13,7 @@ from custom_actions.headline import NOTICE
 from deployment import policies
 from review.coverage import functions_of, of_folder
 from review.decision import decide
-from review.findings import findings
+from review.findings import disagreements, findings
 
 TESTS = Path(__file__).parents[1]
 POLICIES = of_folder(policies.FOLDER)
@@ -101,3 +102,23 @@ def test_a_policy_for_instances_follows_an_attack_sequence_that_names_some():
 def test_what_follows_is_asked_of_the_finding_alone(entry, sentence):
     with pytest.raises(PolicyValidationError, match=sentence):
         loaded(**{"followed-by": {"some": FOLLOWS["ec2-isolate"] | entry}})
+
+
+def test_types_are_left_out_as_the_comments_of_the_policy_say():
+    text = (policies.FOLDER / "finding-notify.yml").read_text()
+    for line in ("type: [{anything-but: ", "left-out: *left-out"):
+        assert text.count(f"# {line}") == 1
+        text = text.replace(f"# {line}", line)
+    (data,) = yaml.safe_load(text)["policies"]
+    (left_out,) = data["filters"][0]["left-out"]
+    event = copy.deepcopy(
+        next(e for p, e in findings(TESTS).items() if p.stem == "s3-bucket-anonymous-access")
+    )
+    assert decide(functions_of(data)(event), event).acts
+    event["detail"]["type"] = left_out
+    (unmatched,) = decide(functions_of(data)(event), event).unmatched
+    assert str(unmatched) == (
+        f"detail.type is '{left_out}', the rule wants anything-but ['{left_out}']"
+    )
+    events = findings(TESTS) | {Path("left-out"): event}
+    assert not list(disagreements("finding-notify", events, functions_of(data)))
