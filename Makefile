@@ -109,6 +109,7 @@ permissions: $(INSTALLED) ## Write docs/permissions.md: what each role may do, a
 	$(BIN)/python -m infra.permissions
 
 catalogue: $(INSTALLED) ## Write docs/policies.md and docs/findings.md: what each policy does, and what becomes of each finding type
+	$(REVIEW) followed-by
 	$(REVIEW) catalogue
 	$(REVIEW) finding-types
 

@@ -212,6 +212,22 @@ def signals_of_addresses(event):
     return found
 
 
+def severity(event):
+    """The severity, from 1 to 10; None when there is none to read."""
+    found = mapping(event, "detail").get("severity")
+    if isinstance(found, str):
+        with contextlib.suppress(ValueError):
+            found = float(found)
+    readable = isinstance(found, int | float) and not isinstance(found, bool)
+    return found if readable and 1 <= found <= 10 else None
+
+
+def instance_ids(event):
+    """The ids of the instances that a finding names, each once; what is no id is left out."""
+    found = [named.instance_id for named in named_instances(event)]
+    return list(dict.fromkeys(i for i in found if isinstance(i, str) and INSTANCE_ID.fullmatch(i)))
+
+
 def remote_addresses(event):
     """The remote addresses that a finding names, as it spells them, each once.
 
@@ -389,17 +405,20 @@ class FindingFilter(EventFilter):
               - isolate-instance
               - fail-unless-complete
 
-    Arguments: `types`, entries as in an event pattern: a type, or a mapping with the `prefix` of
-    types, both case-sensitive. `actor-only`, entries of `types`: findings that exist in both
-    directions, meant only when the resource is the one that acts (`service.resourceRole` is
-    ACTOR). `not-inbound`, entries of `types`: not meant when the finding says that the remote side
-    began the connection (`connectionDirection` is INBOUND) and not that the instance acts: whoever
-    knocks at an open port would decide what is done to it. A finding with UNKNOWN, or without a
-    direction, is meant: it still says that the two communicate, and when GuardDuty writes UNKNOWN
-    is not documented. `samples: true` and `archived: true` let in what is left out otherwise:
-    samples, and findings that somebody or a suppression rule has dealt with. In a policy for ec2 a
-    finding about a container (`resourceType` EKSCluster, ECSCluster or Container) that names no
-    instance, as on Fargate, is not meant: there is nothing of EC2 to act on.
+    Arguments, one of the first three at least: `types`, entries as in an event pattern: a type, or
+    a mapping with the `prefix` of types, both case-sensitive; without it every type is meant, also
+    one that does not exist yet. `left-out`, such entries of types that are not meant.
+    `min-severity`, from 1 to 10 (low is 1, medium 4, high 7, critical 9): a finding below it is not
+    meant; one whose severity cannot be read is, so that it is not lost. `actor-only`, entries of
+    `types`: findings that exist in both directions, meant only when the resource is the one that
+    acts (`service.resourceRole` is ACTOR). `not-inbound`, entries of `types`: not meant when the
+    finding says that the remote side began the connection (`connectionDirection` is INBOUND) and
+    not that the instance acts: whoever knocks at an open port would decide what is done to it. A
+    finding with UNKNOWN, or without a direction, is meant: it still says that the two communicate,
+    and when GuardDuty writes UNKNOWN is not documented. `samples: true` and `archived: true` let in
+    what is left out otherwise: samples, and findings that somebody or a suppression rule has dealt
+    with. In a policy for ec2 a finding about a container (`resourceType` EKSCluster, ECSCluster or
+    Container) that names no instance, as on Fargate, is not meant: EC2 has nothing to act on.
 
     It is not called `finding`: that is Custodian's filter for Security Hub. Like Custodian's
     `event` filter it passes everything where there is no event (`--dryrun`). It is refused in
@@ -409,13 +428,15 @@ class FindingFilter(EventFilter):
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
     https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_finding-types-ec2.html
     https://docs.aws.amazon.com/guardduty/latest/APIReference/API_NetworkConnectionAction.html
+    https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings-severity.html
     """
 
     schema = type_schema(
         "guard-duty-finding",
-        required=["types"],
         **{
             "types": TYPES,
+            "left-out": TYPES,
+            "min-severity": {"type": "number", "minimum": 1, "maximum": 10},
             "actor-only": TYPES,
             "not-inbound": TYPES,
             "samples": {"type": "boolean"},
@@ -432,8 +453,12 @@ class FindingFilter(EventFilter):
             raise PolicyValidationError(
                 f"{about} needs mode guard-duty, which alone brings a finding; the mode is {mode}"
             )
+        if not self.data.keys() & {"types", "min-severity", "left-out"}:
+            raise PolicyValidationError(
+                f"{about} means every finding there is: say types, min-severity or left-out"
+            )
         for name in ("actor-only", "not-inbound"):
-            stray = [e for e in self.data.get(name, ()) if e not in self.data["types"]]
+            stray = [e for e in self.data.get(name, ()) if e not in self.data.get("types", ())]
             if stray:
                 raise PolicyValidationError(
                     f"{about} {name} names {stray}, which types does not: spell them as there"
@@ -450,11 +475,23 @@ class FindingFilter(EventFilter):
         )
         return []
 
+    def unlisted(self, event):
+        """Why the policy does not mean findings of this type and severity, which its rule asks
+        too, or None."""
+        found, number, least = finding_type(event), severity(event), self.data.get("min-severity")
+        if "types" in self.data and not is_among(self.data["types"], found):
+            return f"the type {found!r} is not among the policy's"
+        if is_among(self.data.get("left-out", ()), found):
+            return f"the type {found!r} is one that the policy leaves out"
+        if least is not None and number is not None and number < least:
+            return f"its severity is {number}, the policy's least is {least}"
+        return None
+
     def refusal(self, event):
         """Why the policy does not mean this finding, or None."""
+        if reason := self.unlisted(event):
+            return reason
         found = finding_type(event)
-        if not is_among(self.data["types"], found):
-            return f"the type {found!r} is not among the policy's"
         if is_sample(event) and not self.data.get("samples"):
             return "it is a sample"
         if is_archived(event) and not self.data.get("archived"):

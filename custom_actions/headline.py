@@ -4,11 +4,22 @@ It is made here and not in a template, because no mailer makes a subject by one.
 in `event["c7n:notice"]`, from where subject and template take it.
 """
 
+import jmespath
 from c7n.actions import EventAction
+from c7n.exceptions import PolicyValidationError
+from c7n.filters import EventFilter
 from c7n.utils import type_schema
 
 from custom_actions import autonomy
-from custom_actions.finding import direction, is_sample, mapping
+from custom_actions.finding import (
+    FindingFilter,
+    direction,
+    instance_ids,
+    is_sample,
+    mapping,
+    text,
+)
+from custom_actions.record import FINDING, ISOLATED_AT, STATE, case_id
 from custom_actions.registry import register
 
 NOTICE = "c7n:notice"
@@ -45,27 +56,105 @@ def finding_headline(event):
     """`GuardDuty Finding | ID: ...: The EC2 instance ... may be compromised ...`."""
     finding = mapping(event, "detail")
     count = mapping(finding, "service").get("count")
-    line = (
-        f"GuardDuty Finding | ID: {one_line(finding.get('id'), 64) or '(none)'}: "
-        f"The {_subject(finding)} may be compromised and should be investigated"
-    )
+    what, kind = _subject(finding), one_line(finding.get("type"), 128)
+    if kind.startswith("Policy:") or what.startswith(STORED):
+        told = (
+            f"GuardDuty reports {kind or 'a finding'} about the {what}; it should be investigated"
+        )
+    else:
+        told = f"The {what} may be compromised and should be investigated"
+    line = f"GuardDuty Finding | ID: {one_line(finding.get('id'), 64) or '(none)'}: {told}"
     if isinstance(count, int) and count > 1:
         line += f" (seen {count} times)"
     return one_line(f"[SAMPLE] {line}" if is_sample(event) else line)
 
 
+# What a finding is about: its resourceType, that in words, and where its names stand.
+# https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings-summary.html
+# The resourceType of the findings of Malware Protection for Backup is not documented: what is not
+# here by its type is known by the first of these that the finding has the names of.
+RESOURCES = {
+    "Instance": ("EC2 instance", "resource.instanceDetails.instanceId"),
+    "S3Object": ("S3 object", "resource.s3BucketDetails[].s3ObjectDetails[].[objectArn || key][]"),
+    "S3Bucket": ("S3 bucket", "resource.s3BucketDetails[].name"),
+    "EKSCluster": ("EKS cluster", "resource.eksClusterDetails.name"),
+    "ECSCluster": ("ECS cluster", "resource.ecsClusterDetails.name"),
+    "Lambda": ("Lambda function", "resource.lambdaDetails.functionName"),
+    "RDSDBInstance": ("RDS database", "resource.rdsDbInstanceDetails.dbInstanceIdentifier"),
+    "RDSLimitlessDB": (
+        "RDS Limitless database",
+        "resource.rdsLimitlessDbDetails.dbShardGroupIdentifier",
+    ),
+    "Container": ("container", "resource.containerDetails.name"),
+    "EBSSnapshot": ("EBS snapshot", "resource.ebsSnapshotDetails.snapshotArn"),
+    "EC2Image": ("machine image", "resource.ec2ImageDetails.imageArn"),
+    "RecoveryPoint": ("recovery point", "resource.recoveryPointDetails.recoveryPointArn"),
+    "BedrockGuardrail": ("Bedrock guardrail", "resource.bedrockGuardrailDetails.guardrailArn"),
+}
+# Where something lies and nobody acts: it holds what GuardDuty found, and is not compromised by it.
+STORED = ("S3 object", "EBS snapshot", "machine image", "recovery point")
+# The same for the resources of an attack sequence: the first of these kinds that it names is what
+# it is about. https://docs.aws.amazon.com/guardduty/latest/APIReference/API_ResourceV2.html
+OF_A_SEQUENCE = {
+    "EC2_INSTANCE": "EC2 instance",
+    "EKS_CLUSTER": "EKS cluster",
+    "ECS_CLUSTER": "ECS cluster",
+    "S3_BUCKET": "S3 bucket",
+    "ACCESS_KEY": "access key",
+}
+NAMED = 3  # of several, those that a headline names
+
+
 def _subject(finding):
     """What the finding is about, in words."""
-    resource = mapping(finding, "resource")
-    access = mapping(resource, "accessKeyDetails")
-    instance = one_line(mapping(resource, "instanceDetails").get("instanceId"), 40)
+    kind = text(mapping(finding, "resource"), "resourceType")
+    access = mapping(finding, "resource", "accessKeyDetails")
+    if access and kind in ("AccessKey", ""):
+        return _identity(finding, access)
+    if kind == "AttackSequence":
+        return _of_a_sequence(finding)
+    found = {one: jmespath.search(path, finding) for one, (_, path) in RESOURCES.items()}
+    if kind not in RESOURCES:
+        kind = next((one for one, names in found.items() if names), kind)
+    instance = found["Instance"]
+    if kind not in RESOURCES:
+        return f"resource of type {one_line(kind, 64)}" if kind else "resource (not named)"
+    words = _named(RESOURCES[kind][0], found[kind])
+    if kind != "Instance" and isinstance(instance, str) and instance:
+        words += f" (EC2 instance {one_line(instance, 40)})"
+    return words
+
+
+def _named(words, names):
+    """Words for things of a kind, with the names of the first few."""
+    names = names if isinstance(names, list) else [names]
+    names = [one_line(name, 128) for name in names if isinstance(name, str) and name]
+    if len(names) < 2:
+        return f"{words} {names[0] if names else '(not named)'}"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{words}s {', '.join(names[:NAMED])}{more}"
+
+
+def _identity(finding, access):
     name = one_line(access.get("userName") or access.get("principalId"), 128) or "(not named)"
-    if access and resource.get("resourceType") != "Instance":
-        kinds = {"IAMUser": "IAM user", "AssumedRole": "IAM role", "Role": "IAM role"}
-        if access.get("userType") == "Root":
-            return f"root user of account {one_line(finding.get('accountId'), 12)}"
-        return f"{kinds.get(str(access.get('userType')), 'identity')} {name}"
-    return f"EC2 instance {instance or '(not named)'}"
+    kinds = {"IAMUser": "IAM user", "AssumedRole": "IAM role", "Role": "IAM role"}
+    if access.get("userType") == "Root":
+        return f"root user of account {one_line(finding.get('accountId'), 12)}"
+    return f"{kinds.get(str(access.get('userType')), 'identity')} {name}"
+
+
+def _of_a_sequence(finding):
+    instances = instance_ids({"detail": finding})
+    if instances:
+        return _named("EC2 instance", instances)
+    names = jmespath.search(
+        "service.detection.sequence.resources[].[resourceType, name || uid]", finding
+    )
+    for kind, words in OF_A_SEQUENCE.items():
+        found = [name for one, name in names or () if one == kind]
+        if found:
+            return _named(words, found)
+    return f"account {one_line(finding.get('accountId'), 12) or '(not named)'}"
 
 
 # What stands before the line where a judge held the isolation back (custom_actions/judgement.py).
@@ -310,7 +399,15 @@ class FindingHeadline(EventAction):
               packages: [custom_actions]
               handler: custom_actions.handler.run
             actions:
-              - finding-headline
+              - type: finding-headline
+                followed-by:
+                  ec2-isolate:
+                    title: Isolate a compromised EC2 instance
+                    resource: ec2
+                    resource-types: [Instance]
+                    filters:
+                      - type: guard-duty-finding
+                        types: [{prefix: CryptoCurrency:EC2/}]
               - type: notify
                 template: finding.html
                 subject: '{{ event["c7n:notice"].headline }}'
@@ -319,19 +416,120 @@ class FindingHeadline(EventAction):
                   type: sns
                   topic: guardduty-response
 
-    Writes `event["c7n:notice"]`: `headline`, `sample`, whether the finding is one, and `autonomy`,
-    how far the policies of the deploy may go. Needs no IAM permission and changes nothing.
+    Arguments: `followed-by`, the policies that act on findings, from which the mail says what
+    happens next: of each its `title`, its `resource`, the `resource-types` of its rule where that
+    asks for some, those of its `filters` that ask the finding, and `opt-in: true` where no deploy
+    takes it unless it is named. `make catalogue` copies all of it from their files.
+
+    Writes `event["c7n:notice"]`: `headline`; `sample`, whether the finding is one; `autonomy`, how
+    far the policies of the deploy may go; `instances`, the ids that the finding names; `case`, the
+    incident that the instance is in by its tags, or None; and `next`, what follows by each policy
+    that is for findings of this type (`policy`, `title`, `opt-in`, and `refusal`, why it does not
+    act, or None), or None where `followed-by` is not said. What the resource itself decides
+    (whether it is there, exempt, held back) is for the mail of that policy. Needs no IAM permission
+    and changes nothing.
     """
 
-    schema = type_schema("finding-headline")
+    schema = type_schema(
+        "finding-headline",
+        **{
+            "followed-by": {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["title", "resource", "filters"],
+                    "properties": {
+                        "title": {"type": "string"},
+                        "resource": {"enum": ["account", "ec2", "iam-user"]},
+                        "resource-types": {"type": "array", "items": {"type": "string"}},
+                        "filters": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+                        "opt-in": {"type": "boolean"},
+                    },
+                },
+            }
+        },
+    )
     permissions = ()
+
+    def validate(self):
+        for name, policy in self.data.get("followed-by", {}).items():
+            for element in self.filters(policy):
+                if not isinstance(element, EventFilter):
+                    raise PolicyValidationError(
+                        f"policy:{self.manager.data.get('name')} action:{self.type} followed-by "
+                        f"{name}: the filter {element.type} does not ask the finding"
+                    )
+                element.validate()
+        return self
 
     def process(self, resources, event=None):
         event[NOTICE] = {
             "headline": finding_headline(event),
             "sample": is_sample(event),
             "autonomy": autonomy.of(self.manager.config),
+            "instances": instance_ids(event),
+            "case": case_by_tags(event),
+            "next": list(self.followed(event)) if "followed-by" in self.data else None,
         }
+
+    def followed(self, event):
+        """What the policies for findings of this type do with the event."""
+        for name, policy in self.data.get("followed-by", {}).items():
+            filters = self.filters(policy)
+            if not any(isinstance(f, FindingFilter) and f.unlisted(event) for f in filters):
+                yield {
+                    "policy": name,
+                    "title": policy["title"],
+                    "opt-in": policy.get("opt-in", False),
+                    "refusal": refusal(policy, filters, event),
+                }
+
+    def filters(self, policy):
+        return [self.manager.filter_registry.factory(f, self.manager) for f in policy["filters"]]
+
+
+def refusal(policy, filters, event):
+    """Why a policy does not act on an event, by what the event alone says, or None."""
+    kind = mapping(event, "detail", "resource").get("resourceType")
+    wanted = policy.get("resource-types", [kind])
+    if kind not in wanted:
+        return f"the resource is of type {kind!r}, not {' or '.join(wanted)}"
+    if policy["resource"] == "ec2" and not instance_ids(event):
+        return "the finding names no instance"
+    for element in filters:
+        if isinstance(element, FindingFilter):
+            reason = element.refusal(event)
+        else:
+            data = element.data
+            reason = f"{str(data.get('key')).removeprefix('detail.')} is not {data.get('value')}"
+            reason = None if element.process([{}], event) else reason
+        if reason:
+            return reason
+    return None
+
+
+def case_by_tags(event):
+    """The case that the instance of a finding is in, by its tags as GuardDuty saw them, or None.
+
+    Whoever may tag the instance can write them: `name` is that of record.case_id where the time of
+    the incident can be read, else empty; `finding` is the one that began it.
+    """
+    instance = mapping(event, "detail", "resource", "instanceDetails")
+    listed = instance.get("tags")
+    tags = {
+        text(tag, "key"): text(tag, "value")
+        for tag in (listed if isinstance(listed, list) else ())
+        if isinstance(tag, dict)
+    }
+    if not tags.get(FINDING) and not tags.get(STATE):
+        return None
+    named, began = instance_ids(event), tags.get(ISOLATED_AT, "")
+    return {
+        "name": case_id(named[0], began) if named and began else "",
+        "state": tags.get(STATE, ""),
+        "finding": tags.get(FINDING, ""),
+    }
 
 
 register("finding-headline", FindingHeadline, "account")

@@ -26,6 +26,7 @@ COMMANDS = {
     "mutate": "mutate",
     "catalogue": "catalogue",
     "finding-types": "finding_types",
+    "followed-by": "followed_by",
     "new-policy": "scaffold",
     "new-step": "scaffold",
 }

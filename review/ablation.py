@@ -89,6 +89,17 @@ def options_of_a_filter(policy: dict, path: Path, seen: set) -> Iterator[tuple]:
     for option, value in element.items():
         if isinstance(value, list):
             yield from entries(policy, (*path, option), option, seen)
+        elif option == "min-severity":
+            yield (
+                f"without {option} of the filter {named(element)}",
+                without(policy, (*path, option)),
+                f"a finding of a severity below {value}",
+            )
+            yield (
+                f"{option} of the filter {named(element)} raised by one",
+                changed(policy, (*path, option), lambda d, k, v=value: d.update({k: v + 1})),
+                f"a finding of the severity {value}",
+            )
         elif option not in WHOLE:
             yield (
                 f"without {option} of the filter {named(element)}",
@@ -153,6 +164,7 @@ def entries(policy: dict, path: Path, name: str, seen: set) -> Iterator[tuple]:
             "types": f"a finding of {kind(entry)} that the policy acts on",
             "actor-only": f"a finding of {kind(entry)} whose resource is the target, not the actor",
             "not-inbound": f"an INBOUND finding of {kind(entry)}",
+            "left-out": f"a finding of {kind(entry)} that the policy would act on otherwise",
         }.get(name, f"a finding that has {called(entry)} as {name}")
         listed = "" if name == "types" else f"{name} "
         yield f"{listed}without {called(entry)}", without(policy, (*path, number)), wanted

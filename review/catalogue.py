@@ -30,7 +30,7 @@ PAGE = ROOT / "docs" / "policies.md"
 
 METADATA = ("title", "severity", "mitre-attack", "runbook")
 # Options of a step that no reader misses, or that stand with the calls.
-UNSHOWN = ("type", "transport", "subject", "calls", "what", "about")
+UNSHOWN = ("type", "transport", "subject", "calls", "what", "about", "followed-by")
 
 
 class Command(NamedTuple):
@@ -127,8 +127,14 @@ class Entry:
         )
 
     @property
+    def is_for_findings(self) -> bool:
+        return self.mode.get("type") == "guard-duty"
+
+    @property
     def _types(self) -> list:
-        return self.mode.get("pattern", {}).get("detail", {}).get("type", [])
+        """Those that the rule names; none where it means every type but some."""
+        found = self.mode.get("pattern", {}).get("detail", {}).get("type", [])
+        return [] if any("anything-but" in wanted for wanted in found) else found
 
     @property
     def calls(self) -> list[tuple[list[str], str]]:
@@ -168,10 +174,13 @@ class Entry:
     def only(self) -> list[str]:
         """What else the rule asks of a finding, where no filter asks it again."""
         asked = "".join(words for _, words in self.asked)
+        passed = {"type", "accountId"}  # told by themselves
+        if any("min-severity" in element.data for element in self.filters):
+            passed.add("severity")
         return [
             f"`{key}` is {' or '.join(f'`{one}`' for one in wanted)}"
             for path, wanted in fields(self.mode.get("pattern", {}).get("detail", {}))
-            if (key := ".".join(path)) not in ("type", "accountId") and f"`{key}`" not in asked
+            if (key := ".".join(path)) not in passed and f"`{key}`" not in asked
         ]
 
     def reason(self, words: str, *place: str | int) -> str:

@@ -36,6 +36,10 @@ def left_out(element: FindingFilter) -> Iterator[tuple[str, str]]:
     for argument, what in (("samples", "samples"), ("archived", "archived findings")):
         if not data.get(argument):
             yield argument, what
+    if least := data.get("min-severity"):
+        yield "min-severity", f"severity below {least}, where the finding has one"
+    if types := data.get("left-out"):
+        yield "left-out", f"of the types {', '.join(map(entry, types))}"
     for argument, unless in (
         ("actor-only", "unless the instance is the one that acts (`resourceRole` is `ACTOR`)"),
         ("not-inbound", "when the remote side began the connection, and the instance does not act"),

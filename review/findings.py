@@ -12,7 +12,7 @@ from pathlib import Path
 
 from c7n.filters import EventFilter
 
-from custom_actions.finding import FindingFilter, finding_type, is_among
+from custom_actions.finding import FindingFilter
 from custom_actions.finding_file import NotAFinding, read_finding
 from deployment.errors import Refused
 from deployment.expected import Expected
@@ -106,7 +106,7 @@ def is_asked_of_an_event(made: Expected, stopped: Decision, event: dict) -> bool
     """Whether the filter that stops an event asks what a rule can ask."""
     element = made.func.policy.resource_manager.filters[stopped.stopped_by]
     if isinstance(element, FindingFilter):
-        return not is_among(element.data["types"], finding_type(event))
+        return element.unlisted(event) is not None
     return isinstance(element, EventFilter)
 
 

@@ -24,6 +24,7 @@ from deployment import policies
 from deployment.errors import Refused
 from deployment.targets import ROOT
 from infra.permissions import Loader
+from review import followed_by
 from review.coverage import functions_of
 from review.decision import decide
 from review.findings import KINDS as FOLDERS
@@ -231,7 +232,7 @@ def new_policy(name, finding_type, resource, root):
     tree = Tree(root)
     there = policies.policies(root / "policies", "guard-duty")
     for other, data in there.items():
-        types = data["mode"]["pattern"]["detail"]["type"]
+        types = data["mode"]["pattern"]["detail"].get("type", [])
         if other not in MAILED and data["resource"] == resource and is_among(types, finding_type):
             raise Refused(
                 f"policy {other} acts on TYPE={finding_type} already: take another type, or add "
@@ -249,7 +250,7 @@ def new_policy(name, finding_type, resource, root):
     for guard in kind.guards:
         for prefix in ("guardduty-response-", "guardduty-response-member-"):
             tree.beside(f"policies/{guard}.yml", prefix + kind.like, prefix + name)
-    mail(tree, name, finding_type)
+    mail(tree, name, there)
     link_findings(tree, name, kind, there)
     checks = "tests/test_contract.py tests/test_findings.py tests/review/test_coverage.py"
     done(
@@ -359,17 +360,13 @@ def add_rights(tree, name, words):
         tree.beside(operators, f"{prefix}guardduty-guard", prefix + name)
 
 
-def mail(tree, name, finding_type):
-    """Have finding-notify mail the type, and say what follows, where it does not yet."""
-    notify, parts = "policies/finding-notify.yml", "mailer/templates/_parts.html.j2"
-    text = tree.read(notify)
-    prefixes = re.findall(r'- prefix: "(.*)"', text)
-    if f"- {finding_type}\n" in text or finding_type.startswith(tuple(prefixes)):
-        return
-    comment = f"# policies/opt-in/{name}.yml acts on it"
-    lines = "".join(f"            {line}\n" for line in (comment, f"- {finding_type}"))
-    tree.insert(notify, '            - prefix: "Backdoor:EC2/"', lines)
-    tree.insert(parts, "] %}{# opt-in types #}", f"  '{finding_type}',\n")
+def mail(tree, name, there):
+    """Have the finding mail say what follows by the policy. there: the policies that are there."""
+    new = yaml.safe_load(tree.read(f"policies/opt-in/{name}.yml"))["policies"][0]
+    opt_in = policies.opt_ins(tree.root / "policies") | {name}
+    tree.texts[followed_by.FILE] = followed_by.written(
+        tree.read(followed_by.FILE), there | {name: new}, opt_in
+    )
 
 
 @click.command("new-step")

@@ -29,7 +29,9 @@ from custom_actions.finding import is_among
 from custom_actions.registry import register
 from custom_actions.response import ResponseAction, Revert, Step
 from custom_actions.steps.sessions import Revocation
+from deployment import policies
 from mailer.config import RUNTIME
+from review import followed_by
 
 ROOT = Path(__file__).parent.parent
 POLICY_FILES = sorted((ROOT / "policies").rglob("*.yml"))  # with those of opt-in/
@@ -76,8 +78,7 @@ each_element = pytest.mark.parametrize(
 )
 each_policy = pytest.mark.parametrize("path, policy", POLICIES)
 BY_NAME = {policy["name"]: policy for _, policy in (param.values for param in POLICIES)}
-# What the finding mail says of a type that stands in no other list, and that of the others.
-FINDING_MAIL = (ROOT / "mailer" / "templates" / "_parts.html.j2").read_text()
+FINDING_NOTIFY = ROOT / "policies" / "finding-notify.yml"
 
 
 def is_for_findings(policy):
@@ -85,12 +86,11 @@ def is_for_findings(policy):
 
 
 def load(data):
-    policies = PolicyLoader(Config.empty(account_id="111122223333", region="us-west-2")).load_data(
-        data, "memory://"
-    )
-    for policy in policies:
+    loader = PolicyLoader(Config.empty(account_id="111122223333", region="us-west-2"))
+    loaded = list(loader.load_data(data, "memory://"))
+    for policy in loaded:
         policy.validate()
-    return list(policies)
+    return loaded
 
 
 def test_the_actions_that_the_pack_promises_are_there():
@@ -355,45 +355,29 @@ def test_a_policy_for_findings_acts_on_no_sample_archived_or_foreign_one(path, p
         )
 
 
-def types_of(name):
-    """Those of a policy's pattern, as the filter guard-duty-finding has them."""
-    return BY_NAME[name]["mode"]["pattern"]["detail"]["type"]
-
-
-def example(entry):
-    return entry if isinstance(entry, str) else entry["prefix"]
-
-
 @each_policy
 def test_what_is_acted_on_is_also_mailed_as_a_finding(path, policy):
+    """Of every type, but for what somebody has finding-notify leave out."""
     if not is_for_findings(policy) or not changing(path):
         return
-    for entry in types_of(policy["name"]):
-        assert is_among(types_of("finding-notify"), example(entry)), (
-            f"policy {policy['name']}: add {entry} to the types of policies/finding-notify.yml, or "
-            "nobody gets a mail about a finding that it acts on"
+    mailed = next(f for f in BY_NAME["finding-notify"]["filters"] if "min-severity" in f)
+    assert "types" not in mailed, "finding-notify: take `types` off its filter, it mails every type"
+    for entry in policy["mode"]["pattern"]["detail"]["type"]:
+        example = entry if isinstance(entry, str) else entry["prefix"]
+        assert not is_among(mailed.get("left-out", ()), example), (
+            f"policy {policy['name']}: take {entry} off `left-out` of policies/finding-notify.yml, "
+            "or nobody gets a mail about a finding that it acts on"
         )
 
 
-@pytest.mark.parametrize("entry", types_of("finding-notify"), ids=example)
-def test_the_finding_mail_says_what_follows(entry):
-    """It takes a type of an instance that it does not name as one that isolates."""
-    acting = [
-        policy["name"]
-        for path, policy in (param.values for param in POLICIES)
-        if is_for_findings(policy) and changing(path) and entry in types_of(policy["name"])
-    ]
-    of_an_instance = any(kind in example(entry) for kind in (":EC2/", ":Runtime/"))
-    if of_an_instance and "ec2-isolate" not in acting:
-        assert f"'{example(entry)}'" in FINDING_MAIL, (
-            f"finding-notify mails {entry} as isolating, and ec2-isolate does not act on it: add "
-            "it to one of the two, or to the list `opt_in` in mailer/templates/_parts.html.j2"
-        )
-    elif acting and not of_an_instance:
-        assert example(entry).partition(".")[0] in FINDING_MAIL, (
-            f"policy {acting[0]}: add {entry} to the list `opt_in` in "
-            "mailer/templates/_parts.html.j2, or the finding mail says that nothing follows"
-        )
+def test_the_finding_mail_says_what_follows():
+    text = FINDING_NOTIFY.read_text()
+    there = policies.policies(ROOT / "policies", "guard-duty")
+    assert text == followed_by.written(text, there, policies.opt_ins()), (
+        "policies/finding-notify.yml: `followed-by`, from which the finding mail says what happens "
+        "next, is not what the policies that act ask of a finding: run `make catalogue` (or "
+        "`.venv/bin/python -m review followed-by`) and commit what it writes"
+    )
 
 
 # Where each function is named: the file, what stands there, whether those of opt-in/ do too, why.
@@ -448,7 +432,7 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
     mode = policy.get("mode")
     if not is_for_findings(policy):
         return
-    entries = mode["pattern"]["detail"]["type"]
+    entries = mode["pattern"]["detail"].get("type", ["Of:AnyType/AtAll"])
     examples = [e if isinstance(e, str) else e["prefix"] + "Example" for e in entries]
     (loaded,) = load(yaml.safe_load(path.read_text()))
     # what else the pattern asks of a finding
@@ -469,6 +453,7 @@ def test_event_filter_and_pattern_name_the_same_types(path, policy):
             "that: a person expects that it acts, add the type to `types` of guard-duty-finding"
         )
     others = {"Recon:EC2/PortProbeUnprotectedPort", "Behavior:EC2/TrafficVolumeUnusual"}
+    others = others if "type" in mode["pattern"]["detail"] else set()
     for finding_type in others - set(examples):
         event = {"detail": {**detail, "type": finding_type}}
         assert not loaded.resource_manager.filter_resources([RESOURCE], event), (

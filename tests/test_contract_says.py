@@ -92,7 +92,7 @@ def written(tmp_path, monkeypatch):
     return write
 
 
-def test_a_policy_that_would_act_on_samples_or_on_what_nobody_is_told_of(written):
+def test_a_policy_that_would_act_on_samples_or_on_what_nobody_is_told_of(written, monkeypatch):
     policy = new()
     policy["filters"][0] |= {"samples": True}
     check = contract.test_a_policy_for_findings_acts_on_no_sample_archived_or_foreign_one
@@ -108,10 +108,19 @@ def test_a_policy_that_would_act_on_samples_or_on_what_nobody_is_told_of(written
     ):
         check(written(policy), policy)
 
-    policy = new()
-    policy["mode"]["pattern"]["detail"]["type"].append("Behavior:EC2/TrafficVolumeUnusual")
-    with pytest.raises(AssertionError, match="^policy ec2-new: add Behavior:EC2/TrafficVolumeUnus"):
+    policy, notify = new(), copy.deepcopy(contract.BY_NAME["finding-notify"])
+    notify["filters"][0]["left-out"] = [{"prefix": "Backdoor:EC2/"}]
+    monkeypatch.setitem(contract.BY_NAME, "finding-notify", notify)
+    with pytest.raises(AssertionError, match="^policy ec2-new: take {'prefix': 'Backdoor:EC2/'} o"):
         contract.test_what_is_acted_on_is_also_mailed_as_a_finding(written(policy), policy)
+
+
+def test_a_finding_mail_that_would_say_something_else_than_the_policies(tmp_path, monkeypatch):
+    stale = contract.FINDING_NOTIFY.read_text().replace("- prefix: Trojan:EC2/\n", "", 1)
+    monkeypatch.setattr(contract, "FINDING_NOTIFY", tmp_path / "finding-notify.yml")
+    contract.FINDING_NOTIFY.write_text(stale)
+    with pytest.raises(AssertionError, match="^policies/finding-notify.yml: .* `make catalogue` "):
+        contract.test_the_finding_mail_says_what_follows()
 
 
 def test_what_a_person_would_expect_of_two_that_differ(written, monkeypatch):

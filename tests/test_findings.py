@@ -238,6 +238,18 @@ def test_what_a_filter_stops_changes_nothing_and_is_mailed(name, play, pack):
     assert told["sample"] is name.endswith("-sample")
 
 
+def test_what_nobody_knows_is_mailed_and_changes_nothing(play, pack):
+    """A type of the future, of the least severity that is mailed; and a finding without one."""
+    played = play(read_finding(TESTS / "findings" / "unknown-type.json"))
+    pack.deliver(read_finding(TESTS / "findings" / "unknown-severity.json"))
+
+    told = [m["event"]["c7n:notice"] for m in [*played.messages, *pack.messages()]]
+    assert played.nothing_changed and len(told) == 2
+    for notice in told:
+        assert "The resource of type Mainframe may be compromised" in notice["headline"]
+        assert notice["next"] == []
+
+
 @pytest.mark.parametrize("name", ["ec2-port-probe", "ec2-malicious-ip-caller-of-a-member"])
 def test_what_a_rule_does_not_match_starts_no_function(name, play, pack):
     """The second one on the bus of this account, as if it were GuardDuty's administrator's."""

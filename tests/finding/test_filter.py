@@ -20,11 +20,13 @@ LAMBDA = {
 GUARD_DUTY = {"type": "guard-duty", **LAMBDA}
 
 
-def policy(mode=GUARD_DUTY, resource="ec2", **options):
+def policy(mode=GUARD_DUTY, resource="ec2", types=TYPES, **options):
+    """types: None for a filter without them."""
+    options |= {"types": types} if types is not None else {}
     data = {
         "name": "meant",
         "resource": resource,
-        "filters": [{"type": "guard-duty-finding", "types": TYPES, **options}],
+        "filters": [{"type": "guard-duty-finding", **options}],
     }
     if mode:
         data["mode"] = mode
@@ -66,6 +68,38 @@ ARCHIVED = finding(archived="true")
 )
 def test_types_are_those_of_an_event_pattern(finding_type, meant):
     assert takes(finding(finding_type)) is meant
+
+
+def test_the_least_severity():
+    (least,) = policy(types=None, **{"min-severity": 4}).resource_manager.filters
+    event = finding("Impact:New/Type")
+    assert least.process(INSTANCES, event) == INSTANCES  # it has none
+    for severity, meant in (
+        *((4, True), (4.0, True), (3.9, False), (1, False), (9.5, True), ("3", False), ("5", True)),
+        # none that can be read: it is not lost
+        *((None, True), ("high", True), ([2], True), (True, True), (float("nan"), True)),
+        *((0, True), (10**400, True), (-1.5, True)),
+    ):
+        event["detail"]["severity"] = severity
+        assert least.process(INSTANCES, event) == (INSTANCES if meant else []), severity
+
+
+def test_types_that_are_left_out():
+    options = {"left-out": ["Policy:S3/X", {"prefix": "Trojan:"}]}
+    (of_all,) = policy(types=None, **options).resource_manager.filters
+    for found, meant in (
+        *(("Policy:S3/X", False), ("Trojan:EC2/DropPoint", False), ("Policy:S3/XY", True)),
+        *(("Impact:New/Type", True), (None, True)),
+    ):
+        assert (of_all.refusal(finding(found)) is None) is meant, found
+    assert not takes(finding("Trojan:EC2/DropPoint"), **options)  # of `types`, and left out of it
+
+
+def test_a_filter_that_asks_nothing_is_refused():
+    with pytest.raises(PolicyValidationError, match="policy:meant .* say types, min-severity or"):
+        policy(types=None, samples=True)
+    with pytest.raises(PolicyValidationError, match="actor-only names .* which types does not"):
+        policy(types=None, **{"min-severity": 4, "actor-only": [TYPES[0]]})
 
 
 @pytest.mark.parametrize(
@@ -128,12 +162,15 @@ def test_not_inbound(entry, action, meant):
         (SAMPLE, "it is a sample"),
         (ARCHIVED, "it is archived"),
         (finding(TYPES[0], resourceRole="TARGET"), "is not the one that acts"),
+        (finding() | {"detail": finding()["detail"] | {"severity": 1}}, "its severity is 1, the"),
+        (finding("Trojan:EC2/X"), "the type 'Trojan:EC2/X' is one that the policy leaves out"),
     ],
 )
 def test_the_log_says_why_a_finding_was_left_out(event, reason, caplog):
     caplog.set_level(logging.INFO, "custodian.filters")
 
-    assert not takes(event, **{"actor-only": [TYPES[0]]})
+    options = {"actor-only": [TYPES[0]], "min-severity": 2, "left-out": ["Trojan:EC2/X"]}
+    assert not takes(event, **options)
 
     (line,) = (r.getMessage() for r in caplog.records if r.name == "custodian.filters")
     assert line.startswith("policy:meant finding:'1ab2c3d4' left out: ") and reason in line
@@ -185,6 +222,11 @@ def test_a_narrower_list_names_entries_of_types(entry, argument):
         {"actor-only": True},
         {"not-inbound": []},
         {"sample": True},
+        {"min-severity": 0},
+        {"min-severity": 11},
+        {"min-severity": "medium"},
+        {"left-out": []},
+        {"left-out": [{"suffix": "X"}]},
     ],
     ids=str,
 )

@@ -95,6 +95,38 @@ def test_every_way_is_one_edit_with_a_sentence():
     ]
 
 
+def test_a_severity_and_types_that_are_left_out_can_be_broken_too():
+    policy = yaml.safe_load(POLICY)
+    policy["mode"]["pattern"]["detail"] = {
+        "severity": [{"numeric": [">=", 4]}, {"exists": False}],
+        "type": [{"anything-but": ["Policy:S3/X"]}],
+    }
+    policy["filters"] = [
+        {"type": "guard-duty-finding", "min-severity": 4, "left-out": ["Policy:S3/X"]}
+    ]
+
+    made = {one.what: one for one in ablations(policy) if one.wanted}
+
+    of_the_filter = "of the filter guard-duty-finding"
+    assert {what: one.wanted for what, one in made.items() if "severity" in what} == {
+        "the field detail.severity of the rule dropped": "a finding that the rule leaves out for "
+        "its detail.severity",
+        "detail.severity without numeric ['>=', 4]": "a finding that has numeric ['>=', 4] as "
+        "detail.severity",
+        "detail.severity without exists False": "a finding that has exists False as "
+        "detail.severity",
+        f"without min-severity {of_the_filter}": "a finding of a severity below 4",
+        f"min-severity {of_the_filter} raised by one": "a finding of the severity 4",
+    }
+    raised = made[f"min-severity {of_the_filter} raised by one"].broken
+    assert raised["filters"][0]["min-severity"] == 5
+    left_out = made["left-out without Policy:S3/X"]
+    assert left_out.wanted == (
+        "a finding of the type Policy:S3/X that the policy would act on otherwise"
+    )
+    assert "left-out" not in left_out.broken["filters"][0]
+
+
 def test_rules_and_filters_name_the_finding_that_would_tell():
     wanted = {one.what: one.wanted for one in ablations(yaml.safe_load(POLICY))}
 

@@ -128,7 +128,8 @@ def test_a_reader_learns_why_a_finding_isolates_and_which_do_not(page):
         assert words in left_out
     assert "when the remote side began the connection" in left_out
     assert "an intruder who is left alone is worse" in left_out  # the comment's reason
-    assert "Left out" not in told["finding-notify"]
+    assert "a GuardDuty finding of any type" in told["finding-notify"]
+    assert "- severity below 4, where the finding has one\n" in told["finding-notify"]
     assert "No filter leaves out samples or archived findings." in told["finding-notify"]
     assert "a person: `make isolate INSTANCE=i-..." in told["ec2-isolate-by-hand"]
     revoke = told["iam-role-revoke-sessions"]

@@ -115,7 +115,8 @@ def test_who_decided_against_it_is_said(played):
     assert target["isolated"] == [] and target["regrouped"] == []
     assert "is not the one that acts" in target["policies"]["ec2-isolate"]["stopped"]
     assert target["policies"]["ec2-isolate"]["filters"][0]["passed"] is False
-    assert len(target["policies"]["finding-notify"]["mails"]) == 1
+    (why,) = target["policies"]["finding-notify"]["unmatched"]  # low: mailed by default no more
+    assert why == "detail.severity is 2, none of the 2 of the rule"
 
 
 def test_what_is_no_finding_is_said_and_stops_no_other(played):
@@ -132,7 +133,7 @@ def test_the_terminal_shows_it_and_obeys_no_finding(played, capsys):
     text = capsys.readouterr().out
     for words in (
         "Isolated: i-0abc1234def567890. 2 mails.",
-        "Nothing isolated. 1 mail.",
+        "Nothing isolated. 0 mails.",
         "isolate-instance: done",
         "ec2:ModifyNetworkInterfaceAttribute",
         "stopped: [red]?[2J",

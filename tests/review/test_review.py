@@ -177,7 +177,7 @@ def test_other_words_of_a_mail_and_other_parameters_are_shown_before_and_after(b
 
     assert found["verdict"] == [
         "other parameters in ec2:CreateSecurityGroup",
-        "other words in 5 mails",
+        "other words in 4 mails",
     ]
     assert "-Instance" in text or "- Instance" in text
     assert "(the same words, other HTML)" in text
