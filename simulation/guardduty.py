@@ -73,11 +73,16 @@ def findings_by_api() -> Iterator[None]:
 def keep(event: dict) -> dict:
     """Have GuardDuty of the finding's account and region know it; returns it as it is kept."""
     detail = copy.deepcopy(event["detail"])
-    backend = guardduty_backends[detail["accountId"]][detail["region"]]
+    _findings(turn_on(detail["accountId"], detail["region"]))[detail["id"]] = detail
+    return detail
+
+
+def turn_on(account_id: str, region: str) -> GuardDutyBackend:
+    """Have GuardDuty have a detector there, if it has none."""
+    backend = guardduty_backends[account_id][region]
     if not backend.detectors:
         backend.create_detector(True, "SIX_HOURS", {}, {}, [])
-    _findings(backend)[detail["id"]] = detail
-    return detail
+    return backend
 
 
 def get_findings(self: GuardDutyResponse) -> str:
@@ -217,7 +222,7 @@ def start_malware_scan(self: GuardDutyResponse) -> str:
 
 
 def add_scan(backend: GuardDutyBackend, arn: str, kind: str = "ON_DEMAND") -> str:
-    """Have a scan of an instance begin now; its id."""
+    """Have a scan of an instance begin now, as by GuardDuty itself (GUARDDUTY_INITIATED); its id."""
     scan_id = mock_random.get_random_hex(32)
     _scans(backend)[scan_id] = {
         "scanId": scan_id,

@@ -201,7 +201,7 @@ class View(NamedTuple):
     finding: str  # that began it
     recorded: list  # ids of the incident's snapshots in the record
     snapshots: list  # the incident's, as EC2 shows them
-    locks: dict  # {snapshot id: its lock as EC2 shows it, None without}, as far as they are known
+    locks: dict  # {snapshot id: its lock as EC2 shows it, None without}, where they are known
 
     @property
     def snapshot_tags(self):
@@ -304,8 +304,8 @@ class PreserveEvidence(Settings, Step):
     Arguments: `lock-days`, for how many days each snapshot is locked, 0 to 3650, by default 30; 0
     locks none. Put it behind `isolate-instance`, which says which incident it is; alone it goes
     by the instance's tags, and without them counts one incident a finding. A setting that cannot
-    be read is not changed either, since what it was could not be recorded; and where the locks
-    cannot be read only snapshots of this very run are locked, since to lock is to change a lock.
+    be read is not changed either, since what it was could not be recorded; and where locks cannot
+    be read only what this very run made is locked, since to lock is also to change a lock.
 
     The outcome has a list `snapshots` of {id, volume_id, device, state, lock, locked_until}:
     `lock` is the state of the lock as EC2 shows it, or None. It is `failed` when one part is
@@ -406,19 +406,11 @@ class PreserveEvidence(Settings, Step):
         return self.data.get("lock-days", 30)
 
     def locks(self, run, ids):
-        """The locks of snapshots, as far as they are known: {id: lock, or None without}.
-
-        Nobody has locked yet what this run has just made, so that is not asked for.
-        """
-        if not self.days:
+        """The locks of snapshots: {id: lock, or None without}; {} when they cannot be read."""
+        if not (self.days and ids):
             return {}
-        new = set(run.memory.get("made", ())) - run.memory.setdefault("locked", set())
-        known = {each: None for each in ids if each in new}
-        asked = [each for each in ids if each not in new]
-        if not asked:
-            return known
-        shown = run.read("the locks", self.locked, asked)
-        return known if shown is None else known | dict.fromkeys(asked) | shown
+        shown = run.read("the locks", self.locked, ids)
+        return {} if shown is None else dict.fromkeys(ids) | shown
 
     def locked(self, ids):
         shown = self.client().describe_locked_snapshots(SnapshotIds=ids)["Snapshots"]
@@ -450,22 +442,7 @@ class PreserveEvidence(Settings, Step):
                 end=" ".join(view.ids or view.recorded),
                 unseen=PolicyExecutionError(f"EC2 does not show them yet: {', '.join(made)}"),
             )
-        for snapshot in view.usable:
-            missing = view.missing_tags(snapshot)
-            yield Change(
-                f"the tags of {snapshot.id}",
-                holds=not missing,
-                make=partial(self.tag_snapshot, snapshot.id, missing),
-                end="tagged",
-            )
-        for snapshot in view.usable:
-            if snapshot.id in view.locks:
-                yield Change(
-                    f"the lock of {snapshot.id}",
-                    holds=view.is_locked(snapshot),
-                    make=partial(self.lock, run, snapshot.id),
-                    end="locked",
-                )
+        yield from self.kept(run, view.usable, view.locks)
         for snapshot in view.broken:
             yield Change(
                 snapshot.id,
@@ -473,6 +450,24 @@ class PreserveEvidence(Settings, Step):
                     f"EBS could not complete the snapshot of {snapshot.volume}"
                 ),
             )
+
+    def kept(self, run, snapshots, locks):
+        """The changes that tag and lock snapshots, where it is known how they are locked."""
+        for snapshot in snapshots:
+            missing = run.view.missing_tags(snapshot)
+            yield Change(
+                f"the tags of {snapshot.id}",
+                holds=not missing,
+                make=partial(self.tag_snapshot, snapshot.id, missing),
+                end="tagged",
+            )
+            if snapshot.id in locks:
+                yield Change(
+                    f"the lock of {snapshot.id}",
+                    holds=(locks[snapshot.id] or {}).get("LockState") in LOCKED,
+                    make=partial(self.lock, snapshot.id),
+                    end="locked",
+                )
 
     def are_kept(self, run):
         """Whether the incident has snapshots, and they are on record."""
@@ -484,7 +479,7 @@ class PreserveEvidence(Settings, Step):
 
     def snapshot(self, run):
         """Make the snapshots, unless a run that died made them, and record them."""
-        view, memory = run.view, run.memory
+        view, memory, new = run.view, run.memory, []
         is_whole = view.ids and not view.broken
         if not is_whole and "made" not in memory:
             memory["looks"] = memory.get("looks", 0) + 1
@@ -492,16 +487,22 @@ class PreserveEvidence(Settings, Step):
                 raise LookAgain  # made a moment ago by another run, EC2 may not show them yet
             memory["lost"] = view.lost
             memory["made"] = []
-            memory["made"] = self.create(run)
+            new = self.create(run)
+            memory["made"] = sorted(snapshot.id for snapshot in new)
         ids = memory.get("made") or view.ids
         if not ids:
             raise LookAgain  # they were made, only the answer did not say which
         # Before the read-back: these ids are all that a later run may have to go by.
         self.tag(run, record.as_tags(record.SNAPSHOTS, [view.incident, *ids]))
         memory["made"] = ids
+        # At once, since a round for it would read everything again; nobody has locked them yet.
+        unlocked = dict.fromkeys(s.id for s in new) if self.days else {}
+        for change in self.kept(run, [s for s in new if s.volume], unlocked):
+            self.make(run, change)
+            run.changes.append(change)  # with its error, for the next look
 
     def create(self, run):
-        """Take one snapshot of all volumes; returns the ids, as far as they are told."""
+        """Take one snapshot of all volumes; returns them, as far as they are told."""
         view = run.view
         try:
             answer = self.client().create_snapshots(
@@ -521,16 +522,20 @@ class PreserveEvidence(Settings, Step):
             if not (service := operator(view.instance)):
                 raise
             raise Impossible(f"{error_code(error)}; {managed_by(service)}") from error
-        told = [shown.get("SnapshotId") for shown in answer.get("Snapshots", ())]
-        return sorted(filter(None, told))
+        return [
+            Snapshot(
+                shown["SnapshotId"], shown.get("VolumeId"), "pending", None, "", view.snapshot_tags
+            )
+            for shown in answer.get("Snapshots", ())
+            if shown.get("SnapshotId")
+        ]
 
     def tag_snapshot(self, snapshot_id, tags):
         self.client().create_tags(
             Resources=[snapshot_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()]
         )
 
-    def lock(self, run, snapshot_id):
-        run.memory["locked"].add(snapshot_id)
+    def lock(self, snapshot_id):
         self.client().lock_snapshot(
             SnapshotId=snapshot_id, LockMode="governance", LockDuration=self.days
         )
