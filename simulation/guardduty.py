@@ -222,7 +222,7 @@ def start_malware_scan(self: GuardDutyResponse) -> str:
 
 
 def add_scan(backend: GuardDutyBackend, arn: str, kind: str = "ON_DEMAND") -> str:
-    """Have a scan of an instance begin now, as by GuardDuty itself (GUARDDUTY_INITIATED); its id."""
+    """Have a scan of an instance begin now; its id. kind: or GUARDDUTY_INITIATED."""
     scan_id = mock_random.get_random_hex(32)
     _scans(backend)[scan_id] = {
         "scanId": scan_id,

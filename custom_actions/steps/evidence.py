@@ -497,7 +497,7 @@ class PreserveEvidence(Settings, Step):
         memory["made"] = ids
         # At once, since a round for it would read everything again; nobody has locked them yet.
         unlocked = dict.fromkeys(s.id for s in new) if self.days else {}
-        for change in self.kept(run, [s for s in new if s.volume], unlocked):
+        for change in self.kept(run, [s for s in new if s.volume in view.volumes], unlocked):
             self.make(run, change)
             run.changes.append(change)  # with its error, for the next look
 
