@@ -178,7 +178,11 @@ def pinned(text):
             return re.sub(
                 r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(Z|\+00:00)?",
                 "2026-11-23T09:00:00+00:00",
-                re.sub(r"20\d{6}T\d{4}Z", "20261123T0900Z", value),
+                re.sub(
+                    r"20\d{6}T\d{6}\b",  # of a case
+                    "20261123T090000",
+                    re.sub(r"20\d{6}T\d{4}Z", "20261123T0900Z", value),
+                ),
             )
         return value
 
