@@ -637,7 +637,7 @@ def ending(lock):
 def until(lock):
     if moment := (lock or {}).get("LockExpiresOn"):
         return f"until {moment:%Y-%m-%d %H:%M} UTC"
-    return f"for {lock.get('LockDuration')} days from its completion"
+    return f"for {lock.get('LockDuration', 'some')} days from its completion"
 
 
 class KeepProtections(Settings, Step):
