@@ -24,7 +24,11 @@ NOT_CUT = "forensic:connections-not-cut"
 DENY = "forensic:deny:"
 SETTINGS = "forensic:settings"
 SNAPSHOTS = "forensic:snapshots"
+MALWARE_SCAN = "forensic:malware-scan"
 INSTANCE = "forensic:instance"
+CASE = "forensic:case"
+VOLUME = "forensic:volume"
+DEVICE = "forensic:device"
 AUTO_SCALING_GROUP = "forensic:auto-scaling-group"
 LOAD_BALANCERS = "forensic:load-balancers"
 SUSPENDED = "forensic:suspended-processes"
@@ -110,7 +114,21 @@ KEYS = {
         "preserve-evidence",
         "restore-settings",
     ),
+    MALWARE_SCAN: Key(
+        "instance",
+        "<time of the incident>=<id of GuardDuty's malware scan>",
+        "scan-for-malware",
+        "release-instance",
+    ),
     INSTANCE: Key("snapshot", "id of the instance", "preserve-evidence", "nobody"),
+    CASE: Key(
+        "snapshot",
+        "name of the case: the instance, and when its incident began",
+        "preserve-evidence",
+        "nobody",
+    ),
+    VOLUME: Key("snapshot", "id of the volume", "preserve-evidence", "nobody"),
+    DEVICE: Key("snapshot", "name of the device of the volume", "preserve-evidence", "nobody"),
     AUTO_SCALING_GROUP: Key(
         "instance",
         "name of the Auto Scaling group that it was in, or is in",
@@ -229,7 +247,16 @@ BY_HAND = "c7n:by-hand"
 WAITED = "c7n:waited"
 
 # What a release takes off the instance itself.
-OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, DEPLOYMENT, NOTIFIED, GUARDED, NOT_CUT)
+OF_THE_INCIDENT = (
+    STATE,
+    FINDING,
+    ISOLATED_AT,
+    DEPLOYMENT,
+    NOTIFIED,
+    GUARDED,
+    NOT_CUT,
+    MALWARE_SCAN,
+)
 
 # What a release goes by, on the instance, besides the denies of addresses.
 OF_THE_WAY_BACK = (

@@ -272,6 +272,7 @@ def page():
             "to isolate, release and look by hand, and for dead letters",
             needed_by_hand,
         ),
+        ("Evidence", "besides, for snapshots, their locks and malware scans", needed_by_hand),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
     ):
         parts.append(

@@ -211,10 +211,15 @@ class Entry:
         """The managed policies for people, of infra/operators.yml, that have what it needs."""
         elements = [*self.filters, *self.actions]
         needed = {need for element in elements for need in element.get_permissions()}
-        missing = needed - permissions.allowed(permissions.managed("operators.yml", "Respond"))
+        held = {
+            name: permissions.allowed(permissions.managed("operators.yml", name))
+            for name in ("Respond", "Evidence", "Credentials")
+        }
+        missing = needed - held["Respond"]
         return ", ".join(
             f"[{name}](permissions.md#people-{name.lower()})"
-            for name in ("Respond", *(["Credentials"] if missing else []))
+            for name, actions in held.items()
+            if name == "Respond" or missing & actions
         )
 
     @property

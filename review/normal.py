@@ -4,7 +4,9 @@ import re
 from collections.abc import Collection
 
 ID = re.compile(r"\b[a-z]{1,9}-(?:[0-9a-f]{17}|[0-9a-f]{8})\b")
-TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|\+00:00))?")
+# a mail may have a line's end in the middle of it
+TIME = re.compile(r"\d{4}-\d\d-\d\d(T|\s+)\d\d:\d\d(:\d\d(\.\d+)?)?(\s*(Z|UTC|\+00:00))?")
+SCAN = re.compile(r"(malware\s+scan\s+)[0-9a-f]{32}\b")
 OF_AN_ARN = re.compile(r"(?<=/)[0-9a-f]{16}\b")
 RECORD = re.compile(r"RECORD=\w+")
 # of made-up ids and times: what a seal says of records, and what a mail said
@@ -30,6 +32,7 @@ def normal(text: str, own: Collection[str]) -> str:
     for pattern, instead in (
         (ID, name),
         (OF_AN_ARN, "(id)"),
+        (SCAN, r"\1(id)"),
         (TIME, "(time)"),
         (RECORD, "RECORD=(record)"),
         (DIGEST, "(digest)"),

@@ -1,4 +1,4 @@
-"""GuardDuty's API for findings and threat lists, which moto 5.2.5 does not have.
+"""GuardDuty's API for findings, threat lists and malware scans, which moto 5.2.5 does not have.
 
 A finding is put here by a test, as the event in which EventBridge delivers it: the API's JSON has
 the same spelling. What GuardDuty answers for an id that it does not have is not documented; here it
@@ -7,8 +7,14 @@ leaves it out. Whether an account may archive is not modelled: have the call fai
 A sample is sent to EventBridge at once, not within minutes. AWS does not say whether a second one
 of the same type is a new finding; here it is an update of the first, which is not sent: GuardDuty
 sends updates as often as the detector's FindingPublishingFrequency says.
+
+A malware scan runs until a test ends it (`end_scan`). One is refused where GuardDuty is off, and
+within an hour of another one of the instance ("A scan was started on this resource recently", user
+guide, "Re-scanning previously scanned Amazon EC2 instance"): with a ConflictException here, since
+StartMalwareScan has that error; which one AWS gives, and without a detector, is not documented. The
+service-linked role that the first one makes is not modelled.
 Sources: API_GetFindings, API_ListFindings, API_CreateSampleFindings, API_ArchiveFindings ("Only the
-administrator account can archive findings") of
+administrator account can archive findings"), API_StartMalwareScan, API_DescribeMalwareScans of
 https://docs.aws.amazon.com/guardduty/latest/APIReference/. Nothing here was run against AWS.
 """
 
@@ -17,13 +23,16 @@ import copy
 import json
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from unittest import mock
 
+from moto.ec2.models import ec2_backends
 from moto.events.models import events_backends
 from moto.guardduty import urls
+from moto.guardduty.exceptions import GuardDutyException
 from moto.guardduty.models import GuardDutyBackend, guardduty_backends
 from moto.guardduty.responses import GuardDutyResponse
+from moto.moto_api._internal import mock_random
 
 FINDINGS = "{0}/detector/(?P<detector_id>[^/]+)/findings"
 PATHS = [FINDINGS + end for end in ("$", "/get$", "/archive$", "/create$")]
@@ -34,6 +43,7 @@ PATHS += [
     for kind in LISTS
     for one in ("", "/(?P<list_id>[^/]+)")
 ]
+PATHS += ["{0}/malware-scan/start$", "{0}/detector/(?P<detector_id>[^/]+)/malware-scans$"]
 
 
 @contextlib.contextmanager
@@ -47,6 +57,8 @@ def findings_by_api() -> Iterator[None]:
             archive_findings,
             create_sample_findings,
             get_administrator_account,
+            start_malware_scan,
+            describe_malware_scans,
         )
     }
     for kind in ("threat_intel", "threat_entity"):
@@ -61,11 +73,16 @@ def findings_by_api() -> Iterator[None]:
 def keep(event: dict) -> dict:
     """Have GuardDuty of the finding's account and region know it; returns it as it is kept."""
     detail = copy.deepcopy(event["detail"])
-    backend = guardduty_backends[detail["accountId"]][detail["region"]]
+    _findings(turn_on(detail["accountId"], detail["region"]))[detail["id"]] = detail
+    return detail
+
+
+def turn_on(account_id: str, region: str) -> GuardDutyBackend:
+    """Have GuardDuty have a detector there, if it has none."""
+    backend = guardduty_backends[account_id][region]
     if not backend.detectors:
         backend.create_detector(True, "SIX_HOURS", {}, {}, [])
-    _findings(backend)[detail["id"]] = detail
-    return detail
+    return backend
 
 
 def get_findings(self: GuardDutyResponse) -> str:
@@ -178,6 +195,70 @@ def get_administrator_account(self: GuardDutyResponse) -> str:
         if found
         else {}
     )
+
+
+class ScanRefused(GuardDutyException):
+    def __init__(self, error: str, message: str, code: int) -> None:
+        self.code = code
+        super().__init__(error, message)
+
+
+def start_malware_scan(self: GuardDutyResponse) -> str:
+    backend, arn = self.guardduty_backend, self._get_param("resourceArn")
+    _, _, service, region, account_id, name = arn.split(":", 5)
+    here = (service, region, account_id) == ("ec2", self.region, self.current_account)
+    known = ec2_backends[self.current_account][self.region].get_instance_by_id(name.split("/")[-1])
+    if not (backend.detectors and here and known):
+        raise ScanRefused("BadRequestException", "The request cannot be processed.", 400)
+    recent = datetime.now(UTC) - timedelta(hours=1)
+    if any(s["scanStartTime"] > recent.timestamp() for s in _scans_of(backend, arn)):
+        raise ScanRefused(
+            "ConflictException",
+            "A scan was started on this resource recently. You can request a scan on the same "
+            "resource one hour after the previous scan start time.",
+            409,
+        )
+    return json.dumps({"scanId": add_scan(backend, arn)})
+
+
+def add_scan(backend: GuardDutyBackend, arn: str, kind: str = "ON_DEMAND") -> str:
+    """Have a scan of an instance begin now; its id. kind: or GUARDDUTY_INITIATED."""
+    scan_id = mock_random.get_random_hex(32)
+    _scans(backend)[scan_id] = {
+        "scanId": scan_id,
+        "detectorId": next(iter(backend.detectors)),
+        "accountId": backend.account_id,
+        "scanType": kind,
+        "scanStatus": "RUNNING",
+        "scanStartTime": datetime.now(UTC).timestamp(),
+        "resourceDetails": {"instanceArn": arn},
+    }
+    return scan_id
+
+
+def end_scan(account_id: str, region: str, scan_id: str, status: str = "COMPLETED", **more) -> None:
+    """Have a scan end; more: what GuardDuty shows of it then, in the spelling of its JSON."""
+    scan = _scans(guardduty_backends[account_id][region])[scan_id]
+    scan |= {"scanStatus": status, "scanEndTime": datetime.now(UTC).timestamp(), **more}
+
+
+def describe_malware_scans(self: GuardDutyResponse) -> str:
+    """Those of the instance that is asked for, the newest first; no other criterion."""
+    backend = self.guardduty_backend
+    backend.get_detector(self.path.split("/")[2])
+    (criterion,) = self._get_param("filterCriteria")["filterCriterion"]
+    if criterion["criterionKey"] != "EC2_INSTANCE_ARN":
+        raise NotImplementedError(f"DescribeMalwareScans by {criterion['criterionKey']}")
+    found = _scans_of(backend, criterion["filterCondition"]["equalsValue"])
+    return json.dumps({"scans": sorted(found, key=lambda s: s["scanStartTime"], reverse=True)})
+
+
+def _scans_of(backend: GuardDutyBackend, arn: str) -> list[dict]:
+    return [s for s in _scans(backend).values() if s["resourceDetails"]["instanceArn"] == arn]
+
+
+def _scans(backend: GuardDutyBackend) -> dict[str, dict]:
+    return vars(backend).setdefault("malware_scans", {})
 
 
 def _lists(backend: GuardDutyBackend, kind: str) -> dict[str, dict]:

@@ -31,6 +31,7 @@ from moto.iam.models import iam_backends
 from custom_actions.finding import is_sequence, mapping
 from custom_actions.finding_file import account_and_region
 
+from . import guardduty
 from .cloud import Cloud
 from .ec2 import groups_per_interface
 
@@ -134,6 +135,7 @@ def build(cloud: Cloud, event: dict, target: bool = True) -> World:
     # moto makes a region's default VPC with the first call there, which must not be one whose ids
     # are chosen
     world.client("ec2").describe_vpcs()
+    guardduty.turn_on(account_id, region)  # whose finding it is
     resource = event["detail"].get("resource")
     if not isinstance(resource, dict):
         return world

@@ -14,7 +14,7 @@ import yaml
 from cloudtrail import INCIDENT, api_call
 
 from infra import permissions as shipped
-from simulation import deploy
+from simulation import deploy, guardduty
 from simulation.iam import enforcing
 from simulation.load_balancing import put_into
 
@@ -22,6 +22,9 @@ ACCOUNT, REGION = "111122223333", "us-west-2"
 ROLES = {name: f"guardduty-response-{name}" for name in shipped.deployed()}
 # Lambda's own, which the simulation does not do as the role
 BY_LAMBDA = {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"}
+# GuardDuty's own at the first malware scan of an account, with the rights of the caller: not made
+# by the simulation
+BY_GUARDDUTY = {"iam:CreateServiceLinkedRole"}
 # The mail does without the account's alias, and the log says so.
 DECORATION = {"iam:ListAccountAliases"}
 RULE = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
@@ -30,7 +33,10 @@ SERVICES["resourcegroupstaggingapi"] = "tag"
 
 
 # People, and the managed policies of infra/operators.yml that they have
-PEOPLE = {"deployer": ["deploy", "undeploy"], "responder": ["respond", "credentials"]}
+PEOPLE = {
+    "deployer": ["deploy", "undeploy"],
+    "responder": ["respond", "evidence", "credentials"],
+}
 FREE = {"sts:GetCallerIdentity"}  # needs no permission
 
 
@@ -151,6 +157,7 @@ class Story:
 
     def ec2_isolate(self):
         """One that leaves its Auto Scaling group, and one that has to be kept in it."""
+        guardduty.turn_on(ACCOUNT, REGION)
         first, second = (self.member(self.name(n)) for n in range(2))
         self.scene.attach(first, *self.marked_group())
         put_into(second, "Warmed:Running", region=REGION, account_id=ACCOUNT)
@@ -283,7 +290,8 @@ def test_under_its_role_a_function_does_all_of_its_work_and_may_do_no_more(story
 
     assert [i.error for i in invocations] == [None] * len(invocations)
     assert story.scene.pack.messages()
-    unused = shipped.allowed(shipped.roles()[policy]) - story.called(policy) - BY_LAMBDA
+    unused = shipped.allowed(shipped.roles()[policy]) - story.called(policy)
+    unused -= BY_LAMBDA | BY_GUARDDUTY
     assert unused == {"sqs:SendMessage"}, (
         f"policy {policy}: take off its role in infra/account.yml what it does not call, or add to "
         f"Story here what does"
@@ -315,7 +323,9 @@ QUICK = {
     [
         pytest.param(policy, action, marks=() if (policy, action) in QUICK else (pytest.mark.slow,))
         for policy, statements in shipped.roles().items()
-        for action in sorted(shipped.allowed(statements) - BY_LAMBDA - {"sqs:SendMessage"})
+        for action in sorted(
+            shipped.allowed(statements) - BY_LAMBDA - BY_GUARDDUTY - {"sqs:SendMessage"}
+        )
     ],
 )
 def test_without_one_of_its_actions_it_fails_and_says_so(story, policy, action):
@@ -369,7 +379,7 @@ def test_the_rights_to_respond_are_what_response_and_release_declare():
         *(actions for name in shipped.by_hand() for actions in shipped.why(name).values())
     ) - set().union(*shipped.LAMBDA.values())
     declared |= set().union(*shipped.BESIDES.values())
-    assert allowed_to_people("Respond", "Credentials") == declared - FREE
+    assert allowed_to_people("Respond", "Evidence", "Credentials") == declared - FREE
 
 
 def test_iam_takes_the_policies_of_people():

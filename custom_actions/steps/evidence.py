@@ -1,5 +1,5 @@
 """Keep what the instance holds: settings that protect it from deletion, and one snapshot of its
-volumes; and the way back of the settings.
+volumes, locked and tagged; and the way back of the settings.
 
 `forensic:settings` holds one word for each setting that was changed, with the value it had
 (`disableApiStop=False`, `vol-0abc1234def567890=delete`); `forensic:snapshots` holds the time of
@@ -33,6 +33,12 @@ SNAPSHOT_ID = re.compile(r"snap-[0-9a-f]+")
 
 # How often snapshots on record are looked for, before new ones are made.
 LOOKS = 4
+
+# States of a lock that keeps a snapshot from deletion; an expired one does not.
+LOCKED = ("governance", "compliance", "compliance-cooloff")
+
+# AWS takes 36,500; the roles of infra/ allow as many as this.
+MOST_DAYS = 3650
 
 
 class Setting(NamedTuple):
@@ -175,12 +181,12 @@ class Snapshot(NamedTuple):
     state: str
     began: datetime
     description: str
+    tags: dict
 
     @classmethod
     def parse(cls, shown):
-        return cls(
-            *(shown[k] for k in ("SnapshotId", "VolumeId", "State", "StartTime", "Description"))
-        )
+        fields = ("SnapshotId", "VolumeId", "State", "StartTime", "Description")
+        return cls(*(shown[k] for k in fields), record.tags_of(shown))
 
     @property
     def is_broken(self):
@@ -195,6 +201,7 @@ class View(NamedTuple):
     finding: str  # that began it
     recorded: list  # ids of the incident's snapshots in the record
     snapshots: list  # the incident's, as EC2 shows them
+    locks: dict  # {snapshot id: its lock as EC2 shows it, None without}, where they are known
 
     @property
     def snapshot_tags(self):
@@ -204,7 +211,21 @@ class View(NamedTuple):
             record.FINDING: self.finding,
             record.ISOLATED_AT: self.incident,
             record.INSTANCE: instance_id,
+            record.CASE: record.case_id(instance_id, self.incident),
         }
+
+    def missing_tags(self, snapshot):
+        """What a snapshot does not have yet, of what is its own and what all are given."""
+        device, _ = self.volumes.get(snapshot.volume, (None, None))
+        wanted = {
+            record.CASE: self.snapshot_tags[record.CASE],
+            record.VOLUME: snapshot.volume,
+            **({record.DEVICE: device} if device else {}),
+        }
+        return {key: value for key, value in wanted.items() if key not in snapshot.tags}
+
+    def is_locked(self, snapshot):
+        return (self.locks.get(snapshot.id) or {}).get("LockState") in LOCKED
 
     @property
     def description(self):
@@ -249,14 +270,18 @@ def is_before(moment, incident):
 
 
 class PreserveEvidence(Settings, Step):
-    """Protects an isolated instance from deletion and takes one snapshot of all its volumes.
+    """Protects an isolated instance from deletion, snapshots all its volumes, locks the snapshots.
 
     Termination protection on, stop protection on, a shutdown from inside stops the instance
     instead of terminating it, and every attached EBS volume outlives the instance. What was set
     otherwise is recorded for `restore-settings`; what a person had protected before is not, and so
     stays protected after the release. Then one multi-volume snapshot: all volumes at one point in
     time, as after a power cut. It is made once for an incident, whatever updates of the finding
-    follow, and is tagged with the finding, the instance, the time of the isolation and a name.
+    follow, and is tagged with the case, the finding, the instance, the time of the isolation and a
+    name; then each with its volume and device. Each is locked against deletion (EBS snapshot lock,
+    governance mode): nobody deletes it before the days are over, but who may unlock it first
+    (ec2:UnlockSnapshot). A lock that there is is left as it is, whoever set it; one that somebody
+    took off, or that is over, is set by the next run for the same incident.
 
     :example:
 
@@ -272,20 +297,26 @@ class PreserveEvidence(Settings, Step):
               handler: custom_actions.handler.run
             actions:
               - isolate-instance
-              - preserve-evidence
+              - type: preserve-evidence
+                lock-days: 30
               - fail-unless-complete
 
-    No arguments. Put it behind `isolate-instance`, which says which incident it is; alone it goes
+    Arguments: `lock-days`, for how many days each snapshot is locked, 0 to 3650, by default 30; 0
+    locks none. Put it behind `isolate-instance`, which says which incident it is; alone it goes
     by the instance's tags, and without them counts one incident a finding. A setting that cannot
-    be read is not changed either, since what it was could not be recorded.
+    be read is not changed either, since what it was could not be recorded; and where locks cannot
+    be read only what this very run made is locked, since to lock is also to change a lock.
 
-    The outcome has a list `snapshots` of {id, volume_id, device, state}. It is `failed` when one
-    part is refused; the other parts are done all the same.
+    The outcome has a list `snapshots` of {id, volume_id, device, state, lock, locked_until}:
+    `lock` is the state of the lock as EC2 shows it, or None. It is `failed` when one part is
+    refused; the other parts are done all the same.
 
     Price: with stop protection nobody can stop the instance through the API until the release,
     or until somebody takes the protection off. Neither protection stops Auto Scaling from
     terminating an instance (see `leave-service`), AWS from stopping it for a scheduled event, or
-    whoever may change these settings.
+    whoever may change these settings. A lock costs nothing, but what is locked is stored, and paid,
+    for its days at least: you cannot delete it before either without ec2:UnlockSnapshot, nor does
+    a release take the lock off.
 
     What an instance cannot have is told as not possible, and is no failure: Spot Instances have
     neither protection; one whose root is an instance store cannot be stopped, so it has no stop
@@ -304,6 +335,13 @@ class PreserveEvidence(Settings, Step):
     cannot be snapshotted; that is said. A volume attached after the snapshots is kept on
     termination, and named as not in them. Snapshots are pending until EBS has copied them, which
     can take hours; a later update of the finding reports one that failed, and takes new ones.
+    The days of a lock count from
+    the completion, and until then EC2 may show no end; before it a snapshot cannot be deleted, and
+    a lock ends with a snapshot that fails. A lock keeps a snapshot, not the key that it is
+    encrypted with: who deletes that key leaves nothing to read. Whoever may lock can also shorten
+    the days in governance mode, and whoever may unlock is as before. EC2 locks no local snapshots
+    of an Outpost: told as a failure. What DescribeLockedSnapshots answers for a snapshot without a
+    lock is not documented; here it is taken to leave it out.
     Volumes encrypted with a customer managed key need a
     key policy that lets the role use the key through EC2 (kms:CreateGrant, kms:Decrypt,
     kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext, kms:ReEncrypt*), which the pack does not
@@ -311,26 +349,34 @@ class PreserveEvidence(Settings, Step):
     whose answer is lost; CreateSnapshots has no idempotency token.
 
     IAM: ec2:CreateSnapshots on instances, volumes and snapshots; ec2:CreateTags on snapshots
-    (ec2:CreateAction CreateSnapshots) and on instances; ec2:ModifyInstanceAttribute on instances
-    and volumes.
+    (ec2:CreateAction CreateSnapshots, and of those with the tag forensic:instance) and on
+    instances; ec2:LockSnapshot on snapshots with that tag; ec2:ModifyInstanceAttribute on
+    instances and volumes.
 
     Sources: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshots.html,
     API_ModifyInstanceAttribute.html and errors-overview.html there;
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html (neither for Spot
     Instances nor instance store roots) and Using_ChangingDisableAPITermination.html; the code
-    UnsupportedOperation: https://github.com/cloud-custodian/cloud-custodian/issues/2083.
+    UnsupportedOperation: https://github.com/cloud-custodian/cloud-custodian/issues/2083; locks:
+    https://docs.aws.amazon.com/ebs/latest/userguide/snapshot-lock-considerations.html and
+    API_LockSnapshot.html.
     """
 
-    schema = type_schema("preserve-evidence")
+    schema = type_schema(
+        "preserve-evidence",
+        **{"lock-days": {"type": "integer", "minimum": 0, "maximum": MOST_DAYS}},
+    )
     permissions = (
         "ec2:DescribeInstances",
         "ec2:DescribeInstanceAttribute",
         "ec2:DescribeInstanceTypes",
+        "ec2:DescribeLockedSnapshots",
         "ec2:DescribeSecurityGroups",
         "ec2:DescribeSnapshots",
         "ec2:ModifyInstanceAttribute",
         "ec2:CreateSnapshots",
         "ec2:CreateTags",
+        "ec2:LockSnapshot",
     )
     nothing = {"snapshots": []}
     waits = True  # snapshots cost, and settings that are changed twice are recorded twice
@@ -347,11 +393,28 @@ class PreserveEvidence(Settings, Step):
             incident[record.FINDING],
             ids if began == incident[record.ISOLATED_AT] else [],
             [],
+            {},
         )
         if made := run.memory.get("made"):
             view = view._replace(recorded=made)  # EC2 may not show yet what was just recorded
         found = run.read("looking for snapshots", self.find, view, default=())
-        return view._replace(snapshots=[s for s in found if view.is_genuine(s)])
+        view = view._replace(snapshots=[s for s in found if view.is_genuine(s)])
+        return view._replace(locks=self.locks(run, view.ids))
+
+    @property
+    def days(self):
+        return self.data.get("lock-days", 30)
+
+    def locks(self, run, ids):
+        """The locks of snapshots: {id: lock, or None without}; {} when they cannot be read."""
+        if not (self.days and ids):
+            return {}
+        shown = run.read("the locks", self.locked, ids)
+        return {} if shown is None else dict.fromkeys(ids) | shown
+
+    def locked(self, ids):
+        shown = self.client().describe_locked_snapshots(SnapshotIds=ids)["Snapshots"]
+        return {lock["SnapshotId"]: lock for lock in shown}
 
     def find(self, view):
         searched = (record.INSTANCE, record.FINDING, record.ISOLATED_AT)
@@ -379,6 +442,7 @@ class PreserveEvidence(Settings, Step):
                 end=" ".join(view.ids or view.recorded),
                 unseen=PolicyExecutionError(f"EC2 does not show them yet: {', '.join(made)}"),
             )
+        yield from self.kept(run, view.usable, view.locks)
         for snapshot in view.broken:
             yield Change(
                 snapshot.id,
@@ -386,6 +450,24 @@ class PreserveEvidence(Settings, Step):
                     f"EBS could not complete the snapshot of {snapshot.volume}"
                 ),
             )
+
+    def kept(self, run, snapshots, locks):
+        """The changes that tag and lock snapshots, where it is known how they are locked."""
+        for snapshot in snapshots:
+            missing = run.view.missing_tags(snapshot)
+            yield Change(
+                f"the tags of {snapshot.id}",
+                holds=not missing,
+                make=partial(self.tag_snapshot, snapshot.id, missing),
+                end="tagged",
+            )
+            if snapshot.id in locks:
+                yield Change(
+                    f"the lock of {snapshot.id}",
+                    holds=(locks[snapshot.id] or {}).get("LockState") in LOCKED,
+                    make=partial(self.lock, snapshot.id),
+                    end="locked",
+                )
 
     def are_kept(self, run):
         """Whether the incident has snapshots, and they are on record."""
@@ -397,7 +479,7 @@ class PreserveEvidence(Settings, Step):
 
     def snapshot(self, run):
         """Make the snapshots, unless a run that died made them, and record them."""
-        view, memory = run.view, run.memory
+        view, memory, new = run.view, run.memory, []
         is_whole = view.ids and not view.broken
         if not is_whole and "made" not in memory:
             memory["looks"] = memory.get("looks", 0) + 1
@@ -405,16 +487,22 @@ class PreserveEvidence(Settings, Step):
                 raise LookAgain  # made a moment ago by another run, EC2 may not show them yet
             memory["lost"] = view.lost
             memory["made"] = []
-            memory["made"] = self.create(run)
+            new = self.create(run)
+            memory["made"] = sorted(snapshot.id for snapshot in new)
         ids = memory.get("made") or view.ids
         if not ids:
             raise LookAgain  # they were made, only the answer did not say which
         # Before the read-back: these ids are all that a later run may have to go by.
         self.tag(run, record.as_tags(record.SNAPSHOTS, [view.incident, *ids]))
         memory["made"] = ids
+        # At once, since a round for it would read everything again; nobody has locked them yet.
+        unlocked = dict.fromkeys(s.id for s in new) if self.days else {}
+        for change in self.kept(run, [s for s in new if s.volume in view.volumes], unlocked):
+            self.make(run, change)
+            run.changes.append(change)  # with its error, for the next look
 
     def create(self, run):
-        """Take one snapshot of all volumes; returns the ids, as far as they are told."""
+        """Take one snapshot of all volumes; returns them, as far as they are told."""
         view = run.view
         try:
             answer = self.client().create_snapshots(
@@ -434,8 +522,23 @@ class PreserveEvidence(Settings, Step):
             if not (service := operator(view.instance)):
                 raise
             raise Impossible(f"{error_code(error)}; {managed_by(service)}") from error
-        told = [shown.get("SnapshotId") for shown in answer.get("Snapshots", ())]
-        return sorted(filter(None, told))
+        return [
+            Snapshot(
+                shown["SnapshotId"], shown.get("VolumeId"), "pending", None, "", view.snapshot_tags
+            )
+            for shown in answer.get("Snapshots", ())
+            if shown.get("SnapshotId")
+        ]
+
+    def tag_snapshot(self, snapshot_id, tags):
+        self.client().create_tags(
+            Resources=[snapshot_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()]
+        )
+
+    def lock(self, snapshot_id):
+        self.client().lock_snapshot(
+            SnapshotId=snapshot_id, LockMode="governance", LockDuration=self.days
+        )
 
     def conclude(self, run):
         run.memory["store"] = run.read(
@@ -460,7 +563,8 @@ class PreserveEvidence(Settings, Step):
         return (
             f"Would set {', '.join(wrong) or 'nothing'}, keep {len(deleted)} of "
             f"{len(run.view.volumes)} volumes on termination that would be deleted now, and take "
-            f"one snapshot of {len(run.view.volumes)} volumes."
+            f"one snapshot of {len(run.view.volumes)} volumes"
+            + (f", locked for {self.days} days." if self.days else ", not locked.")
         )
 
     def tell(self, run):
@@ -470,7 +574,7 @@ class PreserveEvidence(Settings, Step):
         lost = ", ".join(run.memory.get("lost", ()))
         if view.snapshots:
             rows = [f"{s.id} of {s.volume} ({s.state})" for s in view.snapshots]
-            told = f"Snapshots of one point in time: {', '.join(rows)}."
+            told = f"Snapshots of one point in time: {', '.join(rows)}. {self.tell_locks(view)}"
         elif not view.volumes:
             told = "The instance has no EBS volume, so there is nothing to snapshot."
         elif view.recorded:
@@ -486,6 +590,18 @@ class PreserveEvidence(Settings, Step):
             told += f" Attached later and not in the snapshots: {', '.join(missed)}."
         store = run.memory.get("store", "")
         return f"Protected, as read back from EC2: {', '.join(kept) or 'nothing'}. {told}{store}"
+
+    def tell_locks(self, view):
+        """Until when each snapshot is locked, in sentences; all have the same end mostly."""
+        if not self.days:
+            return "They are not locked (lock-days: 0)."
+        ends = {}
+        for snapshot in filter(view.is_locked, view.usable):
+            ends.setdefault(until(view.locks[snapshot.id]), []).append(snapshot.id)
+        told = [f"Locked against deletion {end}: {', '.join(ids)}." for end, ids in ends.items()]
+        if open_to_all := [s.id for s in view.usable if not view.is_locked(s)]:
+            told.append(f"NOT locked: {', '.join(open_to_all)}.")
+        return " ".join(told)
 
     def missed(self, view):
         """The volumes that are in none of the snapshots, where there are any."""
@@ -503,10 +619,25 @@ class PreserveEvidence(Settings, Step):
                     "volume_id": s.volume,
                     "device": run.view.volumes.get(s.volume, (None,))[0],
                     "state": s.state,
+                    "lock": (run.view.locks.get(s.id) or {}).get("LockState"),
+                    "locked_until": ending(run.view.locks.get(s.id)),
                 }
                 for s in run.view.snapshots
             ]
         }
+
+
+def ending(lock):
+    """When a lock is over, as text; None when EC2 does not say: without a lock, or before it is
+    known when the snapshot is complete."""
+    moment = (lock or {}).get("LockExpiresOn")
+    return moment and moment.isoformat(timespec="seconds")
+
+
+def until(lock):
+    if moment := (lock or {}).get("LockExpiresOn"):
+        return f"until {moment:%Y-%m-%d %H:%M} UTC"
+    return f"for {lock.get('LockDuration', 'some')} days from its completion"
 
 
 class KeepProtections(Settings, Step):
@@ -578,13 +709,14 @@ class KeepProtections(Settings, Step):
 
 
 class RestoreSettings(Settings, Revert):
-    """Puts back the settings that `preserve-evidence` changed; its snapshots stay.
+    """Puts back the settings that `preserve-evidence` changed; its snapshots and their locks stay.
 
     Only what the record names is changed, so that an instance or a volume that a person had
     protected before stays protected. A volume that is no longer attached has no such setting; it is
     named, and so is a word of the record that means nothing. When EC2 refuses a change the record
-    stays, so that this can be run again. The tags of the snapshots stay: `forensic:instance` and
-    `forensic:finding` find them.
+    stays, so that this can be run again. The snapshots stay with their tags, by which they are
+    found (`forensic:case`, `forensic:instance`, `forensic:finding`), and with their locks: delete
+    them when the lock is over, or unlock them first (ec2:UnlockSnapshot).
 
     :example:
 
@@ -662,7 +794,11 @@ class RestoreSettings(Settings, Revert):
         if gone := [v for v in self.recorded_volumes(run) if v not in run.view[1]]:
             detail += f" No longer attached, nothing to put back: {', '.join(gone)}."
         if snapshots := [w for w in run.memory[record.SNAPSHOTS] if SNAPSHOT_ID.fullmatch(w)]:
-            detail += f" The snapshots stay: {', '.join(snapshots)}."
+            detail += (
+                f" The snapshots stay, with their locks: {', '.join(snapshots)}. Delete them (aws "
+                "ec2 delete-snapshot) when their locks are over, which aws ec2 "
+                "describe-locked-snapshots shows, or after aws ec2 unlock-snapshot."
+            )
         return detail
 
 

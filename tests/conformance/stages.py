@@ -26,14 +26,16 @@ class Stage:
     variants: what else the step has to cope with, as keyword arguments of `setup`. one_change: all
     writes of the step are one change, of which the first refusal ends the rest. rare: calls that
     the step makes only where somebody has tampered, or a limit is reached. records_are_the_work:
-    tags are all that it writes. slow: it shares what it does with another step, whose tests suffice
-    most of the time.
+    tags are all that it writes. follows: writes that are about what another one makes, {write: that
+    other}: where it is refused there is nothing to do them to. slow: it shares what it does with
+    another step, whose tests suffice most of the time.
     """
 
     slow = False
     one_change = False
     records_are_the_work = False
     rare = ()
+    follows = {}
 
     kind = "ec2"
     step = None
@@ -228,6 +230,7 @@ class Block(Stage):
 class Evidence(Stage):
     step, revert = "preserve-evidence", "restore-settings"
     rare = ("ec2:DescribeSecurityGroups",)  # where another deployment began
+    follows = {"ec2:LockSnapshot": "ec2:CreateSnapshots"}
     variants = ({}, {"kind": "spot"}, {"kind": "instance-store"})
 
     def setup(self, kind=None):
@@ -268,19 +271,22 @@ class Evidence(Stage):
         return {"settings": settings, "volumes": volumes, "tags": self.tags(self.instance)}
 
     def extra(self):
-        """What a revert leaves: the snapshots."""
+        """What a revert leaves: the snapshots, with their tags and locks."""
         found = self.ec2.describe_snapshots(
             OwnerIds=["self"],
             Filters=[{"Name": "tag:forensic:instance", "Values": [self.instance]}],
-        )
-        return len(found["Snapshots"])
+        )["Snapshots"]
+        ids = [each["SnapshotId"] for each in found]
+        locks = self.ec2.describe_locked_snapshots(SnapshotIds=ids)["Snapshots"] if ids else []
+        tags = sorted(sorted(tag["Key"] for tag in each["Tags"]) for each in found)
+        return tags, [(lock["LockState"], lock["LockDuration"]) for lock in locks]
 
 
 class Unprotected(Evidence):
     """Preserved, and then somebody took the protections off."""
 
     step, revert = "keep-protections", None
-    rare = ()
+    rare, follows = (), {}
     variants = ({},)
     slow = True
 
@@ -588,6 +594,34 @@ class Archive(Stage):
         return {"archived": self.finding["service"]["archived"]}
 
 
+class MalwareScan(Stage):
+    step = "scan-for-malware"
+    # where another deployment began, and at the first scan in an account, by GuardDuty
+    rare = ("ec2:DescribeSecurityGroups", "iam:CreateServiceLinkedRole")
+    one_change = True
+
+    @classmethod
+    def share(cls, client):
+        if not client("guardduty").list_detectors()["DetectorIds"]:
+            client("guardduty").create_detector(Enable=True)
+        return super().share(client)
+
+    def setup(self):
+        super().setup()
+        began = {"Key": "forensic:isolated-at", "Value": "2024-11-23T09:00:00+00:00"}
+        self.ec2.create_tags(Resources=[self.instance], Tags=[began])
+        (self.detector,) = self.client("guardduty").list_detectors()["DetectorIds"]
+
+    def state(self):
+        arn = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{self.instance}"
+        equal = {"CriterionKey": "EC2_INSTANCE_ARN", "FilterCondition": {"EqualsValue": arn}}
+        scans = self.client("guardduty").describe_malware_scans(
+            DetectorId=self.detector, FilterCriteria={"FilterCriterion": [equal]}
+        )["Scans"]
+        tags = {k: v.partition("=")[0] for k, v in self.tags(self.instance).items()}
+        return {"scans": [scan["ScanStatus"] for scan in scans], "tags": tags}
+
+
 class Seal(Stage):
     step, revert = "seal-record", "close-record"
     records_are_the_work = True
@@ -627,4 +661,5 @@ STAGES = [
     AccessKey,
     ForensicGroup,
     Archive,
+    MalwareScan,
 ]

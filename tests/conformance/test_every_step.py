@@ -81,7 +81,8 @@ def test_one_refusal_is_named_the_rest_is_done_and_the_next_run_completes_it(pla
         assert "UnauthorizedOperation" in report["error"]
         if not stage.one_change:
             tried = [w for w in one.writes if not one.is_record(w)]
-            assert sorted(tried) == sorted(w for w in writes if not one.is_record(w))
+            possible = [w for w in writes if stage.follows.get(w) != writes[number]]
+            assert sorted(tried) == sorted(w for w in possible if not one.is_record(w))
         assert one.step()["status"] == "done"
         assert (one.state(), one.extra()) == (end, extra), writes[number]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from simulation.calls import ApiError
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
 SNAPSHOT_TAGS = {"Name", "forensic:finding", "forensic:instance", "forensic:isolated-at"}
+SNAPSHOT_TAGS |= {"forensic:case", "forensic:volume", "forensic:device"}
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,8 @@ def functions(pack, tmp_path_factory):
     """The step behind the isolation, the same as a dry run, and the revert, each a function."""
     steps = {
         "evidence": (["isolate-instance", "preserve-evidence"], {}),
+        "evidence-locked": ([{"type": "preserve-evidence", "lock-days": 7}], {}),
+        "evidence-unlocked": ([{"type": "preserve-evidence", "lock-days": 0}], {}),
         "evidence-plan": (["isolate-instance", "preserve-evidence"], {"dryrun": True}),
         "evidence-back": (["restore-settings"], {}),
         "evidence-back-plan": (["restore-settings"], {"dryrun": True}),
@@ -127,6 +131,17 @@ class Bench:
             OwnerIds=["self"], Filters=[{"Name": "tag:forensic:instance", "Values": [instance]}]
         )["Snapshots"]
 
+    def locks(self, instance):
+        """The state and the days of the lock of each snapshot that has one: {snapshot id: both}."""
+        ids = [s["SnapshotId"] for s in self.snapshots(instance)]
+        shown = self.ec2.describe_locked_snapshots(SnapshotIds=ids)["Snapshots"]
+        return {lock["SnapshotId"]: (lock["LockState"], lock["LockDuration"]) for lock in shown}
+
+    def writes(self, name):
+        """What a function wrote since the calls were noted, besides records on the instance."""
+        calls = self.cloud.call_log.by(f"custodian-{name}")
+        return [c for c in calls if not c.operation.startswith(("Describe", "Assume", "Get"))]
+
     def calls(self, name, operation):
         return [c for c in self.cloud.call_log.by(f"custodian-{name}") if c.operation == operation]
 
@@ -167,11 +182,92 @@ def test_everything_is_protected_and_snapshotted_once(bench):
         assert tags["forensic:finding"] == event["detail"]["id"]
         assert tags["forensic:isolated-at"] == bench.scene.tags(instance)["forensic:isolated-at"]
         assert instance in tags["Name"]
+        assert tags["forensic:volume"] == snapshot["VolumeId"]
+        assert re.fullmatch(rf"{instance}-20\d{{6}}T\d{{6}}", tags["forensic:case"])
         assert snapshot["SnapshotId"] in report["detail"]
     assert {(s["id"], s["volume_id"]) for s in report["snapshots"]} == {
         (s["SnapshotId"], s["VolumeId"]) for s in snapshots
     }
     assert {s["device"] for s in report["snapshots"]} == {"/dev/sda", "/dev/sdb", "/dev/sdc"}
+
+    named = {(s["id"], s["device"]) for s in report["snapshots"]}
+    assert {(s["SnapshotId"], bench.scene.tags(s["SnapshotId"])["forensic:device"])
+            for s in snapshots} == named  # fmt: skip
+
+
+def test_everything_is_locked_and_a_lock_that_is_there_is_nobodys_to_shorten(bench):
+    instance = bench.instance(delete=[True, True, True])
+    event = bench.scene.finding(instance)
+    first, second, third = (f"/dev/sd{letter}" for letter in "abc")
+
+    report = bench.outcome("evidence", event)
+
+    assert set(bench.locks(instance).values()) == {("governance", 30)}
+    of = {row["device"]: row["id"] for row in report["snapshots"]}
+    assert bench.locks(instance).keys() == set(of.values())
+    end = datetime.now(UTC) + timedelta(days=30)
+    assert "Locked against deletion until 20" in report["detail"] and "NOT" not in report["detail"]
+    for row in report["snapshots"]:
+        assert row["lock"] == "governance"
+        assert abs(datetime.fromisoformat(row["locked_until"]) - end) < timedelta(minutes=5)
+        with pytest.raises(bench.ec2.exceptions.ClientError, match="OperationNotPermitted"):
+            bench.ec2.delete_snapshot(SnapshotId=row["id"])
+    # which costs one call to lock, one to tag, for each, and one to read the locks back
+    calls = bench.cloud.call_log.by("custodian-evidence")
+    operations = [c.operation for c in calls]
+    assert operations.count("LockSnapshot") == 3
+    assert operations.count("DescribeLockedSnapshots") == 1
+    assert operations.count("DescribeSnapshots") == 2
+
+    # somebody takes one off, prolongs one; one is over; the one that is left is refused at first
+    bench.ec2.unlock_snapshot(SnapshotId=of[first])
+    bench.ec2.lock_snapshot(SnapshotId=of[second], LockMode="governance", LockDuration=400)
+    lock = ec2_backends[ACCOUNT][REGION].snapshots[of[third]].lock
+    lock["began"] -= timedelta(days=31)
+    bench.ec2.delete_tags(Resources=[of[second]], Tags=[{"Key": "forensic:device"}])
+    bench.cloud.call_log.clear()
+    bench.cloud.fail(
+        "LockSnapshot",
+        "UnauthorizedOperation",
+        when=lambda call: of[first] in call.parameters.values(),
+    )
+
+    failed = bench.run("evidence", event)
+
+    assert f"the lock of {of[first]}: UnauthorizedOperation" in error(failed)
+    assert bench.locks(instance) == {of[second]: ("governance", 400), of[third]: ("governance", 30)}
+    assert bench.outcome("evidence", event)["status"] == "done"
+    assert bench.locks(instance)[of[first]] == ("governance", 30)
+    assert [c.operation for c in bench.writes("evidence")] == [
+        "LockSnapshot", "CreateTags", "LockSnapshot", "LockSnapshot"
+    ]  # fmt: skip
+    bench.cloud.call_log.clear()
+    assert bench.outcome("evidence", event)["status"] == "unchanged"
+    assert bench.writes("evidence") == []
+
+    # what cannot be read is not changed
+    bench.ec2.unlock_snapshot(SnapshotId=of[first])
+    bench.cloud.fail("DescribeLockedSnapshots", "UnauthorizedOperation")
+    assert "the locks: UnauthorizedOperation" in error(bench.run("evidence", event))
+    assert of[first] not in bench.locks(instance)
+
+
+def test_everything_is_locked_from_its_completion_on_or_not_at_all_as_the_policy_says(bench):
+    instance = bench.instance()
+    event = bench.scene.finding(instance)
+
+    report = bench.outcome("evidence-unlocked", event)
+
+    assert "They are not locked (lock-days: 0)." in report["detail"]
+    assert bench.locks(instance) == {}
+    (snapshot,) = bench.snapshots(instance)
+    ec2_backends[ACCOUNT][REGION].snapshots[snapshot["SnapshotId"]].status = "pending"
+    # as the same incident, since nothing has isolated it
+    bench.cloud.call_log.clear()
+    report = bench.outcome("evidence-locked", event)
+    assert "Locked against deletion for 7 days from its completion" in report["detail"]
+    assert report["snapshots"][0]["locked_until"] is None
+    assert bench.locks(instance) == {snapshot["SnapshotId"]: ("governance", 7)}
 
 
 def test_the_evidence_outlives_stop_terminate_and_the_instance(bench):
@@ -202,6 +298,8 @@ def test_everything_is_back_as_it_was_but_the_snapshots(bench, tmp_path, order):
     assert bench.everything(instance) == before
     assert len(bench.snapshots(instance)) == 3
     assert all(s["SnapshotId"] in printed for s in bench.snapshots(instance))
+    assert set(bench.locks(instance).values()) == {("governance", 30)}
+    assert "The snapshots stay, with their locks" in printed and "unlock-snapshot" in printed
     again = bench.outcome("evidence-back", bench.scene.finding(instance))
     assert again["status"] == "unchanged" and "Nothing to revert" in again["detail"]
 
@@ -353,6 +451,7 @@ def test_snapshots_that_are_gone_are_made_anew_and_that_is_told(bench):
     event = bench.scene.finding(instance)
     first = bench.outcome("evidence", event)
     (old,) = bench.snapshots(instance)
+    bench.ec2.unlock_snapshot(SnapshotId=old["SnapshotId"])
     bench.ec2.delete_snapshot(SnapshotId=old["SnapshotId"])
 
     report = bench.outcome("evidence", event)

@@ -26,6 +26,7 @@ from moto.moto_api._internal import mock_random
 import custom_actions  # noqa: F401
 from custom_actions.modes import FindingMode
 from simulation.ec2 import corrected_ec2, make_requester_managed
+from simulation.guardduty import findings_by_api, turn_on
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -121,11 +122,12 @@ def record(name, folder):
     quiet = contextlib.redirect_stdout(io.StringIO())
     # moto's own images would give other details, or none, by what else the process has set
     plain = mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false")
-    with plain, mock_aws(), corrected_ec2(), quiet:
+    with plain, mock_aws(), corrected_ec2(), findings_by_api(), quiet:
         # moto makes the default VPC when the region is first used: let that be before the seed.
         boto3.client("ec2", REGION).describe_vpcs()
         mock_random.seed(NAMES.index(name))
         world = World()
+        turn_on(ACCOUNT, REGION)
         event = world.event()
         if name != "isolate-without-group":
             world.forensic_group()
@@ -176,7 +178,11 @@ def pinned(text):
             return re.sub(
                 r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(Z|\+00:00)?",
                 "2026-11-23T09:00:00+00:00",
-                re.sub(r"20\d{6}T\d{4}Z", "20261123T0900Z", value),
+                re.sub(
+                    r"20\d{6}T\d{6}\b",  # of a case
+                    "20261123T090000",
+                    re.sub(r"20\d{6}T\d{4}Z", "20261123T0900Z", value),
+                ),
             )
         return value
 

@@ -115,6 +115,9 @@ def test_isolate(replay):
     swapped = max(i for i, o in enumerate(operations) if o == "ModifyNetworkInterfaceAttribute")
     for step in ("CreateNetworkAclEntry", "CreateSnapshots", "ModifyInstanceAttribute"):
         assert operations.index(step) > swapped
+    # with their locks, and then the scan
+    last = ["CreateSnapshots", "LockSnapshot", "DescribeLockedSnapshots", "StartMalwareScan"]
+    assert [o for o in operations if o in last] == last
     denies = replay.sent_to("CreateNetworkAclEntry")
     assert {(d["CidrBlock"], d["Egress"], d["RuleAction"]) for d in denies} == {
         ("203.0.113.7/32", False, "deny"),

@@ -6,6 +6,7 @@ plain moto, where it must fail. If it passes there, moto has been repaired: dele
 
 import threading
 from contextlib import nullcontext
+from datetime import timedelta
 
 import boto3
 import pytest
@@ -749,6 +750,7 @@ def fingerprint() -> list[object]:
         *(double.InstanceBackend, double.SecurityGroupBackend, double.TagBackend),
         *(double.EC2Backend, double.ElasticNetworkInterfaces, double.InstanceResponse),
         *(double.TagResponse, double.NetworkAcl, double.NetworkAclBackend),
+        *(double.EBSBackend, double.ElasticBlockStore),
     ]
     mappings = [
         double.utils.filter_dict_attribute_mapping,
@@ -884,6 +886,52 @@ def test_network_acls_are_found_by_their_id(ec2, net):
     found = ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
 
     assert [one["NetworkAclId"] for one in found] == [acl]
+
+
+@needs("snapshots_can_be_locked")
+def test_a_locked_snapshot_is_not_deleted(ec2, net):
+    volume = ec2.create_volume(Size=1, AvailabilityZone=REGION + "a")["VolumeId"]
+    one, other, third = (ec2.create_snapshot(VolumeId=volume)["SnapshotId"] for _ in range(3))
+
+    def lock(snapshot, mode="governance", days=30, **more):
+        return ec2.lock_snapshot(SnapshotId=snapshot, LockMode=mode, LockDuration=days, **more)
+
+    def locks():
+        shown = ec2.describe_locked_snapshots(SnapshotIds=[one, other])["Snapshots"]
+        return {s["SnapshotId"]: (s["LockState"], s["LockDuration"]) for s in shown}
+
+    assert locks() == {}
+    locked = lock(one)
+    assert (locked["LockExpiresOn"] - locked["LockCreatedOn"]).days == 30
+    with refused("InvalidParameterCombination"):
+        lock(other, CoolOffPeriod=1)
+    lock(other, "compliance", CoolOffPeriod=1)
+    assert locks() == {one: ("governance", 30), other: ("compliance-cooloff", 30)}
+    for snapshot in (one, other):
+        with refused("OperationNotPermitted"):
+            ec2.delete_snapshot(SnapshotId=snapshot)
+    ec2.unlock_snapshot(SnapshotId=other)
+    lock(one, days=1)
+    assert locks() == {one: ("governance", 1)}
+    lock(one, "compliance", days=2)
+    with refused("OperationNotPermitted"):
+        ec2.unlock_snapshot(SnapshotId=one)
+    with refused("OperationNotPermitted"):
+        lock(one, days=3)
+    lock(one, "compliance", days=3)
+    ec2.delete_snapshot(SnapshotId=other)
+
+    kept = ec2_backends["123456789012"][REGION].snapshots
+    kept[third].status = "pending"
+    assert "LockExpiresOn" not in lock(third)
+    kept[third].status = "error"  # with which the lock ends
+    assert ec2.describe_locked_snapshots(SnapshotIds=[third])["Snapshots"] == []
+    with refused("IncorrectState"):
+        lock(third)
+    kept[one].lock["began"] -= timedelta(days=4)
+    shown = ec2.describe_locked_snapshots()["Snapshots"]
+    assert [(s["SnapshotId"], s["LockState"]) for s in shown] == [(one, "expired")]
+    ec2.delete_snapshot(SnapshotId=one)
 
 
 def test_what_moto_does_right_about_network_acls(ec2, net):

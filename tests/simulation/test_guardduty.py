@@ -1,6 +1,7 @@
 """GuardDuty's findings, by its API."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,35 @@ def test_threat_lists_and_the_administrator_are_read(cloud):
     client.enable_organization_admin_account(AdminAccountId="444455556666")
     shown = client.get_administrator_account(**key)["Administrator"]
     assert shown["AccountId"] == "444455556666"
+
+
+def test_a_malware_scan_is_begun_once_an_hour_and_shown_with_its_instance(cloud):
+    client, ec2 = (cloud.client(name, ACCOUNT, REGION) for name in ("guardduty", "ec2"))
+    launched = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)["Instances"][0]
+    arn = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{launched['InstanceId']}"
+    with pytest.raises(client.exceptions.BadRequestException):
+        client.start_malware_scan(ResourceArn=arn)
+    detector = client.create_detector(Enable=True)["DetectorId"]
+    for other in (arn + "0", arn.replace(REGION, "eu-west-1")):
+        with pytest.raises(client.exceptions.BadRequestException):
+            client.start_malware_scan(ResourceArn=other)
+
+    name = client.start_malware_scan(ResourceArn=arn)["ScanId"]
+    with pytest.raises(client.exceptions.ConflictException, match="on this resource recently"):
+        client.start_malware_scan(ResourceArn=arn)
+    guardduty.end_scan(ACCOUNT, REGION, name, failureReason="x")
+
+    asked = {"CriterionKey": "EC2_INSTANCE_ARN", "FilterCondition": {"EqualsValue": arn}}
+    (scan,) = client.describe_malware_scans(
+        DetectorId=detector, FilterCriteria={"FilterCriterion": [asked]}
+    )["Scans"]
+    assert (scan["ScanId"], scan["ScanStatus"], scan["ScanType"]) == (
+        name,
+        "COMPLETED",
+        "ON_DEMAND",
+    )
+    assert scan["ResourceDetails"]["InstanceArn"] == arn
+    assert abs(scan["ScanStartTime"] - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 def test_a_sample_is_listed_and_sent_and_a_second_one_is_an_update(cloud, make_function, make_rule):
