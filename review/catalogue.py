@@ -203,11 +203,12 @@ class Entry:
         """The managed policies for people, of infra/operators.yml, that have what it needs."""
         elements = [*self.filters, *self.actions]
         needed = {need for element in elements for need in element.get_permissions()}
-        missing = needed - permissions.allowed(permissions.managed("operators.yml", "Respond"))
-        return ", ".join(
-            f"[{name}](permissions.md#people-{name.lower()})"
-            for name in ("Respond", *(["Credentials"] if missing else []))
+        respond, *others = (
+            (name, permissions.allowed(permissions.managed("operators.yml", name)))
+            for name in ("Respond", "Credentials", "Nodes")
         )
+        wanted = [respond, *(other for other in others if needed & (other[1] - respond[1]))]
+        return ", ".join(f"[{name}](permissions.md#people-{name.lower()})" for name, _ in wanted)
 
     @property
     def undo(self) -> list[Command]:
