@@ -169,12 +169,12 @@ class OfNode(OfInstance):
                 apis[name] = self.api(name)
             found = apis[name].node(instance)
         except kubernetes.NotFound:
-            return self.is_none_of(run, name, "there is no such EKS cluster")
+            return self.is_none_of(run, name, f"There is no EKS cluster {name}.")
         except Impossible as reason:
             closed[name] = Node(name, why=str(reason))  # nobody waits for it a second time
             return closed[name]
         if found is None:
-            return self.is_none_of(run, name, "the EKS cluster has no node with its id")
+            return self.is_none_of(run, name, f"EKS cluster {name} has no node with its id.")
         called = found["metadata"]["name"]
         if not kubernetes.NAME.fullmatch(called):
             raise PolicyExecutionError("the name of the node is none")
@@ -192,7 +192,7 @@ class OfNode(OfInstance):
 
     def is_none_of(self, run, name, why):
         run.memory["clusters"].remove(name)
-        run.memory["told"].append(f"{name}: {why}.")
+        run.memory["told"].append(why)
 
     def rows(self, run):
         """What the mail shows of each node; the name of one that could not be asked is a guess."""
