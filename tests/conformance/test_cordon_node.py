@@ -292,3 +292,20 @@ def test_no_request_is_sent_when_the_functions_time_is_over(play, monkeypatch):
         kubernetes.Cluster(eks, one.wire.factory).get("node-1")
 
     assert one.stage.api.requests == []
+
+
+def test_a_container_instance_of_another_instance_is_left_alone_whatever_ecs_lists(play):
+    one = play(EcsNode)
+    every = one.stage.ecs.list_container_instances(cluster="batch")["containerInstanceArns"]
+
+    def unfiltered(operation, answer):
+        if operation == "ListContainerInstances" and answer["containerInstanceArns"]:
+            answer["containerInstanceArns"] = every
+
+    one.wire.edit = unfiltered
+    try:
+        one.step()
+    finally:
+        one.wire.edit = None
+
+    assert one.state()["containers"] == ["DRAINING", "ACTIVE"]
