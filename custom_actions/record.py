@@ -32,6 +32,7 @@ DEVICE = "forensic:device"
 AUTO_SCALING_GROUP = "forensic:auto-scaling-group"
 LOAD_BALANCERS = "forensic:load-balancers"
 SUSPENDED = "forensic:suspended-processes"
+NODE = "forensic:node"
 ROLE_POLICY = "forensic:role-policy"
 DEACTIVATED_KEYS = "forensic:deactivated-keys"
 NOTIFIED = "forensic:notified"
@@ -147,6 +148,12 @@ KEYS = {
         "it needs that no longer",
         "leave-service, return-to-service",
         "return-to-service",
+    ),
+    NODE: Key(
+        "instance",
+        "the ECS container instance that was ACTIVE, the EKS cluster whose node was schedulable",
+        "cordon-node",
+        "uncordon-node",
     ),
     ROLE_POLICY: Key(
         "instance",
@@ -265,6 +272,7 @@ OF_THE_WAY_BACK = (
     AUTO_SCALING_GROUP,
     LOAD_BALANCERS,
     SUSPENDED,
+    NODE,
     ROLE_POLICY,
 )
 

@@ -117,6 +117,12 @@ def digest(words):
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:9]).decode()
 
 
+# A part of which nothing is on record is written in one letter: the rest is room for what could not
+# be recorded.
+NOTHING = digest(())
+SHORT = "-"
+
+
 def code(words):
     """One word for all that is on record, which a person can confirm: small letters and digits."""
     text = " ".join(f"{part}={digest(words[part])}" for part in PARTS)
@@ -141,7 +147,8 @@ def pairs(value):
 
 def read(group, instance_id):
     """The seal of an instance on a security group as EC2 describes it: {part: digest}, or {}."""
-    return pairs(tags_of(group).get(SEAL + instance_id, ""))
+    found = pairs(tags_of(group).get(SEAL + instance_id, ""))
+    return {part: NOTHING if text == SHORT else text for part, text in found.items()}
 
 
 def leaving(group):
@@ -189,7 +196,8 @@ def write(client, group_id, instance_id, seal):
     """Put a seal on a group. Raises as `write_tag` does."""
     # what could not be recorded last: where it does not fit, some of it is cut off
     parts = sorted(seal.items(), key=lambda item: item[0] == UNRECORDED)
-    value = " ".join(f"{part}={text}" for part, text in parts)[:256]
+    words = (f"{part}={SHORT if text == NOTHING else text}" for part, text in parts)
+    value = " ".join(words)[:256]
     write_tag(client, group_id, SEAL + instance_id, value)
 
 

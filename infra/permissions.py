@@ -274,6 +274,7 @@ def page():
         ),
         ("Evidence", "besides, for snapshots, their locks and malware scans", needed_by_hand),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
+        ("Nodes", "besides, for nodes of ECS and EKS", needed_by_hand),
     ):
         parts.append(
             f"## People: {policy}\n\nManaged policy `guardduty-response-{policy.lower()}` of "

@@ -211,16 +211,12 @@ class Entry:
         """The managed policies for people, of infra/operators.yml, that have what it needs."""
         elements = [*self.filters, *self.actions]
         needed = {need for element in elements for need in element.get_permissions()}
-        held = {
-            name: permissions.allowed(permissions.managed("operators.yml", name))
-            for name in ("Respond", "Evidence", "Credentials")
-        }
-        missing = needed - held["Respond"]
-        return ", ".join(
-            f"[{name}](permissions.md#people-{name.lower()})"
-            for name, actions in held.items()
-            if name == "Respond" or missing & actions
+        respond, *others = (
+            (name, permissions.allowed(permissions.managed("operators.yml", name)))
+            for name in ("Respond", "Evidence", "Nodes", "Credentials")
         )
+        wanted = [respond, *(other for other in others if needed & (other[1] - respond[1]))]
+        return ", ".join(f"[{name}](permissions.md#people-{name.lower()})" for name, _ in wanted)
 
     @property
     def undo(self) -> list[Command]:

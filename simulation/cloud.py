@@ -41,6 +41,7 @@ from .change_sets import corrected_change_sets
 from .cloudformation import keys_have_their_policies, no_value_is_no_element
 from .cloudtrail import event_history
 from .ec2 import corrected_ec2
+from .ecs import corrected_ecs
 from .eventbridge import Undelivered, delivering_to_lambda
 from .guardduty import findings_by_api
 from .iam import corrected_iam
@@ -134,6 +135,7 @@ class Cloud:
             stack.callback(_forget_moto_state)
             stack.enter_context(corrected_ec2())
             stack.enter_context(corrected_load_balancing())
+            stack.enter_context(corrected_ecs())
             stack.enter_context(corrected_iam())
             stack.enter_context(findings_by_api())
             stack.enter_context(corrected_lambda())

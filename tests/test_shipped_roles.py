@@ -14,7 +14,7 @@ import yaml
 from cloudtrail import INCIDENT, api_call
 
 from infra import permissions as shipped
-from simulation import deploy, guardduty
+from simulation import deploy, guardduty, kubernetes
 from simulation.iam import enforcing
 from simulation.load_balancing import put_into
 
@@ -35,7 +35,7 @@ SERVICES["resourcegroupstaggingapi"] = "tag"
 # People, and the managed policies of infra/operators.yml that they have
 PEOPLE = {
     "deployer": ["deploy", "undeploy"],
-    "responder": ["respond", "evidence", "credentials"],
+    "responder": ["respond", "evidence", "nodes", "credentials"],
 }
 FREE = {"sts:GetCallerIdentity"}  # needs no permission
 
@@ -161,7 +161,38 @@ class Story:
         first, second = (self.member(self.name(n)) for n in range(2))
         self.scene.attach(first, *self.marked_group())
         put_into(second, "Warmed:Running", region=REGION, account_id=ACCOUNT)
+        self.node(first)
         return [self.scene.finding(instance) for instance in (first, second)]
+
+    def node(self, instance, *callers):
+        """Make an instance a node of ECS and of EKS, where these roles have an access entry.
+
+        Returns what shows both: the statuses in ECS, and whether the node is schedulable.
+        """
+        ecs, name = self.cloud.client("ecs", ACCOUNT, REGION), self.name("nodes")
+        ecs.create_cluster(clusterName=name)
+        document = json.dumps({"instanceId": instance})
+        ecs.register_container_instance(cluster=name, instanceIdentityDocument=document)
+        self.cloud.client("eks", ACCOUNT, REGION).create_cluster(
+            name=name,
+            roleArn=f"arn:aws:iam::{ACCOUNT}:role/eks",
+            resourcesVpcConfig={"subnetIds": [self.scene.subnet_id]},
+        )
+        tag = {"Key": f"kubernetes.io/cluster/{name}", "Value": "owned"}
+        self.scene.ec2.create_tags(Resources=[instance], Tags=[tag])
+        serving = kubernetes.serving(name, region=REGION, account_id=ACCOUNT)
+        api = self.cloud.enter_context(serving)
+        api.add_node("worker", instance)
+        for caller in callers:
+            api.entries[f"arn:aws:iam::{ACCOUNT}:role/{caller}"] = {"get", "list", "patch"}
+
+        def state():
+            arns = ecs.list_container_instances(cluster=name)["containerInstanceArns"]
+            shown = ecs.describe_container_instances(cluster=name, containerInstances=arns)
+            statuses = [c["status"] for c in shown["containerInstances"]]
+            return statuses, api.is_schedulable("worker")
+
+        return state
 
     def name(self, number):
         return f"web-{self.scene.vpc_id[-8:]}-{number}"
@@ -357,11 +388,14 @@ def test_a_person_deploys_with_the_rights_to_deploy(deployed):
     assert allowed_to_people("Deploy", "Undeploy") - called == {"iam:PassRole", *gone}
 
 
-def test_a_person_releases_with_the_rights_to_respond(scene, pack, tmp_path):
+def test_a_person_releases_with_the_rights_to_respond(story, scene, pack, tmp_path):
     instance = scene.instance(scene.groups)
+    node = story.node(instance, ROLES["ec2-isolate"], "responder")
     before = scene.interfaces(instance)
     for without in ({"ec2:ModifyNetworkInterfaceAttribute"}, set()):
-        pack.isolate(scene.finding(instance))
+        done = pack.isolate(scene.finding(instance))
+        assert done.error is None and node() == (["DRAINING"], False)
+        assert "k8s-aws-v1" not in done.log
         with enforcing(PEOPLE, without):
             release = (scene.cloud, tmp_path, instance, ACCOUNT, REGION)
             if without:
@@ -370,7 +404,7 @@ def test_a_person_releases_with_the_rights_to_respond(scene, pack, tmp_path):
             else:
                 deploy.release(*release, role="responder")
 
-    assert scene.interfaces(instance) == before
+    assert scene.interfaces(instance) == before and node() == (["ACTIVE"], True)
     assert any(m["policy"]["name"] == "ec2-release" for m in pack.messages())
 
 
@@ -379,7 +413,7 @@ def test_the_rights_to_respond_are_what_response_and_release_declare():
         *(actions for name in shipped.by_hand() for actions in shipped.why(name).values())
     ) - set().union(*shipped.LAMBDA.values())
     declared |= set().union(*shipped.BESIDES.values())
-    assert allowed_to_people("Respond", "Evidence", "Credentials") == declared - FREE
+    assert allowed_to_people("Respond", "Evidence", "Nodes", "Credentials") == declared - FREE
 
 
 def test_iam_takes_the_policies_of_people():

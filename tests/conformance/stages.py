@@ -10,8 +10,10 @@ import itertools
 import json
 from pathlib import Path
 
+from moto.ecs.models import ecs_backends
+
 from custom_actions import seal
-from simulation import guardduty
+from simulation import guardduty, kubernetes
 from simulation.ec2 import put_root_on_instance_store
 from simulation.load_balancing import put_into
 
@@ -449,6 +451,57 @@ class Service(Stage):
         }
 
 
+class EcsNode(Stage):
+    """A container instance, beside another and beside a cluster with none; or a node of EKS too."""
+
+    step, revert = "cordon-node", "uncordon-node"
+    variants = ({}, {"eks": True})
+
+    @classmethod
+    def share(cls, client):
+        made = super().share(client) | {"clusters": ["empty", "batch"]}
+        for name in made["clusters"]:
+            client("ecs").create_cluster(clusterName=name)
+        return made
+
+    def setup(self, eks=False):
+        self.ecs, self.api = self.client("ecs"), None
+        self.neighbour, self.instance = self.launch(), self.launch()
+        for instance in (self.neighbour, self.instance):
+            document = json.dumps({"instanceId": instance})
+            self.ecs.register_container_instance(cluster="batch", instanceIdentityDocument=document)
+        if eks:
+            self.make_node()
+
+    def make_node(self):
+        name = f"eks-{next(NUMBERS)}"
+        subnets = {"subnetIds": [self.shared["subnet"]]}
+        role = f"arn:aws:iam::{ACCOUNT}:role/eks"
+        self.client("eks").create_cluster(name=name, roleArn=role, resourcesVpcConfig=subnets)
+        self.serving = kubernetes.serving(name, region=REGION, account_id=ACCOUNT)
+        self.api = self.serving.__enter__()
+        self.api.secrets["testing"] = "testing"
+        self.api.entries["testing"] = {"get", "list", "patch"}
+        for number, instance in enumerate((self.neighbour, self.instance)):
+            self.api.add_node(f"node-{number}", instance)
+        tag = {"Key": f"kubernetes.io/cluster/{name}", "Value": "owned"}
+        self.ec2.create_tags(Resources=[self.instance], Tags=[tag])
+
+    def teardown(self):
+        if self.api:
+            self.serving.__exit__(None, None, None)
+
+    def state(self):
+        shown = ecs_backends[ACCOUNT][REGION].container_instances["batch"].values()
+        own = (self.instance, self.neighbour)
+        tags = self.tags(self.instance)
+        return {
+            "containers": [c.status for i in own for c in shown if c.ec2_instance_id == i],
+            "nodes": {n: self.api.is_schedulable(n) for n in self.api.nodes} if self.api else None,
+            "recorded": [word.partition("/")[0] for word in tags.get("forensic:node", "").split()],
+        }
+
+
 class Role(Stage):
     """A role with a policy of a person."""
 
@@ -656,6 +709,7 @@ STAGES = [
     Unprotected,
     Stopped,
     Service,
+    EcsNode,
     InstanceSessions,
     FindingSessions,
     AccessKey,

@@ -39,6 +39,7 @@ from wire import PREFIXES, is_read
 from custom_actions import deadline
 from custom_actions.response import ResponseAction
 from simulation.ec2 import corrected_ec2
+from simulation.ecs import corrected_ecs
 from simulation.iam import corrected_iam
 from simulation.load_balancing import corrected_load_balancing
 from simulation.quick_moto import quick_moto
@@ -67,7 +68,13 @@ def aws():
         patch.setattr(BaseModel, "__new__", lambda cls, *_, **__: object.__new__(cls))
         stop_the_clock(patch)
         flows.prepare(patch)
-        with corrected_ec2(), corrected_load_balancing(), corrected_iam(), quick_moto():
+        with (
+            corrected_ec2(),
+            corrected_load_balancing(),
+            corrected_iam(),
+            corrected_ecs(),
+            quick_moto(),
+        ):
             yield Wire()
     reset_session_cache()
 

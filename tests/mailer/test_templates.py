@@ -1064,6 +1064,34 @@ def test_no_misshapen_outcome_stops_the_mail_of_an_attack_sequence():
         assert "NOT isolated" in reader.text
 
 
+def cordoning(*nodes):
+    return {"step": "cordon-node", "status": "done", "detail": "", "error": None, "nodes": nodes}
+
+
+def test_a_node_of_eks_comes_with_the_commands_that_move_what_runs_on_it():
+    dns = "ip-10-0-0-7.us-west-2.compute.internal"
+    known = {"cluster": "prod_1", "node": dns, "guess": False, "cordoned": True}
+    drain = f"kubectl drain {dns} --ignore-daemonsets --delete-emptydir-data"
+
+    _, reader = remediation_mail(outcome(), cordoning(known))
+    assert "aws eks update-kubeconfig --region us-west-2 --name prod_1" in reader.lines
+    assert drain in reader.lines and "kubectl cordon" not in reader.text
+    assert "is a guess" not in reader.text
+
+    _, reader = remediation_mail(outcome(), cordoning(known | {"guess": True, "cordoned": False}))
+    assert reader.lines.index(f"kubectl cordon {dns}") < reader.lines.index(drain)
+    assert "prod_1 is NOT cordoned" in reader.text and "is a guess" in reader.text
+
+    hostile = {"cluster": "--profile x;id", "node": "$(id)\n`id`", "cordoned": "yes"}
+    _, reader = remediation_mail(outcome(), cordoning(hostile, None, "text"))
+    assert "aws eks update-kubeconfig --region us-west-2 --name profilexid" in reader.lines
+    assert "kubectl cordon idid" in reader.lines
+    assert "kubectl cordon NODE" in reader.lines
+
+    _, reader = remediation_mail(outcome(), cordoning())
+    assert "kubectl" not in reader.text
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda t: ascii(t[:20]))
 def test_hostile_fields_stay_text_in_the_remediation_mail(text):
     event = load("ec2-malicious-ip-caller")
