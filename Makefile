@@ -44,12 +44,19 @@ REVIEW := $(BIN)/python -m review
 # How far the policies may go by themselves (custom_actions/autonomy.py), and in which accounts
 # (custom_actions/central.py). Without MODE and MEMBER_ROLE a function stays as it is deployed, and a
 # new one observes and acts in its own account. MAX_PER_HOUR replaces the brake's number of the policy.
-SAID = $(if $(MODE),--mode "$(MODE)") $(if $(MEMBER_ROLE),--member-role "$(MEMBER_ROLE)") $(if $(MAX_PER_HOUR),--max-per-hour "$(MAX_PER_HOUR)")
+# EVIDENCE_BUCKET is where case records go (docs/evidence.md).
+SAID = $(if $(MODE),--mode "$(MODE)") $(if $(MEMBER_ROLE),--member-role "$(MEMBER_ROLE)") $(if $(MAX_PER_HOUR),--max-per-hour "$(MAX_PER_HOUR)") \
+	$(if $(EVIDENCE_BUCKET),--evidence-bucket "$(EVIDENCE_BUCKET)")
+# The same for what a person does with an instance: without it the function's tag says the bucket.
+EVIDENCE = printf 'evidence-bucket: "%s"\n' '$(EVIDENCE_BUCKET)'
 DEPLOY = $(if $(POLICY),-p "$(POLICY)") $(if $(call typed,PRUNE),--prune)
 # names with commas; or c7n-org's own options: ACCOUNTS="-a sandbox"
 option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
 ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(call typed,REGION)) $(call option,--role,$(ROLE))
 YES_TYPED = $(if $(call typed,YES),--yes)
+
+OF_CASE = $(if $(INSTANCE),--instance "$(INSTANCE)") $(if $(FINDING),--finding "$(FINDING)") \
+	$(if $(EVIDENCE_BUCKET),--bucket "$(EVIDENCE_BUCKET)") $(if $(CASE),--folder "$(CASE)")
 
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
 STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
@@ -146,7 +153,7 @@ accounts: $(INSTALLED) ## Write accounts.yml from AWS Organizations; [OU=/path] 
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	$(PACK) custodian run --dryrun --cache-period 0 --region "$(REGION)" -s output/dryrun $(DEPLOYABLE)
 
-deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1] [MEMBER_ROLE=...] [MAX_PER_HOUR=...]
+deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1] [MEMBER_ROLE=...] [MAX_PER_HOUR=...] [EVIDENCE_BUCKET=name|none]
 	@$(DEPLOYMENT) deploy --region "$(REGION)" $(SAID) $(DEPLOY)
 
 plan: $(INSTALLED) need-REGION ## Say what deploy would change, and change nothing; as deploy
@@ -170,8 +177,9 @@ status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and wh
 status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag] [REGION=...] [POLICY=name] [WHO=1] [JSON=1]
 	@$(DEPLOYMENT) status $(ORG) $(STATUS)
 
-isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>]
+isolate: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-FINDING check-EVIDENCE_BUCKET ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>] [EVIDENCE_BUCKET=...]
 	@mkdir -p $(ISOLATE) && printf 'instance: "%s"\nfinding: "%s"\n' '$(INSTANCE)' '$(FINDING)' > $(ISOLATE)/vars.yml
+	@$(EVIDENCE) >> $(ISOLATE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(ISOLATE) --vars-file $(ISOLATE)/vars.yml policies/ec2-isolate-by-hand.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(ISOLATE)/ec2-isolate-by-hand/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
@@ -185,13 +193,20 @@ empty-forensic-group: $(INSTALLED) need-REGION need-GROUP ## Revoke every rule o
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(EMPTY) --vars-file $(EMPTY)/vars.yml policies/forensic-group-empty-by-hand.yml
 	@grep -q '"GroupId": "$(GROUP)"' $(EMPTY)/forensic-group-empty-by-hand/resources.json || { echo "$(GROUP) is not in $(REGION) of this account, or has no tag forensic:group=true. Nothing was changed."; exit 1; }
 
-release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1]
+release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-EVIDENCE_BUCKET ## Release one isolated instance; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1] [EVIDENCE_BUCKET=...]
 	@[[ "$(ARCHIVE)" =~ ^1?$$ ]] || { echo "ARCHIVE is 1, which archives the finding too, or nothing"; exit 2; }
 	@[[ "$(RECORD)" =~ ^[A-Za-z0-9_-]*$$ ]] || { echo "RECORD=$(RECORD) is not the word that a release asks for"; exit 2; }
 	@[[ "$(RELEASE_GROUPS)" =~ ^[a-z0-9=,\ -]*$$ ]] || { echo "GROUPS is eni-...=sg-...,sg-... and a blank between two interfaces"; exit 2; }
 	@mkdir -p $(RELEASE) && printf 'instance: "%s"\nrecord: "%s"\ngroups: "%s"\narchive: "%s"\n' '$(INSTANCE)' '$(RECORD)' '$(RELEASE_GROUPS)' '$(ARCHIVE)' > $(RELEASE)/vars.yml
+	@$(EVIDENCE) >> $(RELEASE)/vars.yml
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
+
+case: $(INSTALLED) need-REGION check-EVIDENCE_BUCKET ## Print a case record as a timeline; REGION=... INSTANCE=i-... or FINDING=<id> [EVIDENCE_BUCKET=...] [JSON=1], or CASE=folder
+	@$(DEPLOYMENT) case --region "$(REGION)" $(OF_CASE) $(if $(JSON),--json)
+
+verify-case: $(INSTALLED) need-REGION check-EVIDENCE_BUCKET ## Prove that a case record is what was written; as case. Ends with 1 where it is not
+	@$(DEPLOYMENT) verify-case --region "$(REGION)" $(OF_CASE)
 
 isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
 	@$(DEPLOYMENT) isolated --region "$(REGION)"
@@ -239,6 +254,9 @@ mail-dlq: $(INSTALLED) ## List the mails that could not be delivered; SEND_BACK=
 
 check-INSTANCE:
 	@[[ "$(INSTANCE)" =~ ^i-([0-9a-f]{8}|[0-9a-f]{17})$$ ]] || { echo "INSTANCE=$(INSTANCE) is not the id of an EC2 instance"; exit 2; }
+
+check-EVIDENCE_BUCKET:
+	@[[ "$(EVIDENCE_BUCKET)" =~ ^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$$ ]] || { echo "EVIDENCE_BUCKET=$(EVIDENCE_BUCKET) is not the name of a bucket, nor none"; exit 2; }
 
 check-FINDING:
 	@[[ "$(FINDING)" =~ ^[A-Za-z0-9_./@+-]*$$ ]] || { echo "FINDING=$(FINDING) is neither the id of a finding nor a path without blanks"; exit 2; }

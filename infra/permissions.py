@@ -17,6 +17,7 @@ from c7n.config import Config
 from c7n.loader import PolicyLoader
 
 import custom_actions  # noqa: F401 - registers the actions
+from custom_actions.steps.write_case import WriteCase
 from deployment.errors import Refused
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,15 @@ BESIDES = {
     },
     "`make dlq`": {"logs:FilterLogEvents"},
 }
+# `make verify-case`, besides what the step reads
+VERIFIED = {
+    "ec2:DescribeSnapshots",
+    "kms:Decrypt",
+    "s3:GetObjectRetention",
+    "s3:GetObjectVersion",
+    "s3:ListBucketVersions",
+}
+CASES = ["`write-case`"]
 NOTIFY = {"iam:ListAccountAliases"}  # which Custodian's own action does not declare
 
 
@@ -253,6 +263,12 @@ def page():
     )
     cut = resources("account.yml")["TransitionGroup"]["Properties"]["PolicyDocument"]
     transition = dict.fromkeys(allowed(statements(cut)), ["`cut-tracked-connections`"])
+    evidence = resources("account.yml")["WriteCase"]["Properties"]["PolicyDocument"]
+    parts.append(
+        "### With EvidenceBucket\n\nBesides, for `write-case` (docs/evidence.md). A member's role "
+        "has the same.\n\n"
+        + _table(statements(evidence), dict.fromkeys(allowed(statements(evidence)), CASES))
+    )
     parts.append(
         "### With CutTrackedConnections\n\nBesides, for `cut-tracked-connections: true`. It may "
         "then put an interface into any group.\n\n" + _table(statements(cut), transition)
@@ -264,6 +280,9 @@ def page():
     needed_by_hand = reasons(declared | BESIDES)
     deploy = dict.fromkeys(allowed(managed("operators.yml", "Deploy")), ["`custodian run`"])
     look = dict.fromkeys(allowed(managed("operators.yml", "Status")), ["`make status`"])
+    written = WriteCase.permissions
+    verified = VERIFIED | {"lambda:ListTags", "s3:GetObject", "s3:ListBucket"}
+    cases = reasons({"`write-case`": written, "`make case`, `make verify-case`": verified})
     for policy, words, needed in (
         ("Deploy", "to deploy the functions", deploy),
         ("Status", "to see what is deployed", look),
@@ -273,6 +292,7 @@ def page():
             needed_by_hand,
         ),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
+        ("Cases", "besides, where there is an evidence bucket", cases),
     ):
         parts.append(
             f"## People: {policy}\n\nManaged policy `guardduty-response-{policy.lower()}` of "

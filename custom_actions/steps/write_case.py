@@ -188,7 +188,7 @@ class WriteCase(Step):
     def named(self):
         """The bucket that the policy names, or None where it leaves that open."""
         name = self.data.get("bucket")
-        return None if name in (None, "", case.UNSET) else name
+        return None if name in (None, "", case.UNSET, case.NONE) else name
 
     def left_alone(self, resource):
         return None  # what was left alone, and why, is part of the record
@@ -224,9 +224,9 @@ class WriteCase(Step):
     def bucket(self):
         """The name of the bucket; raises NothingToDo where there is none."""
         name = self.named
-        if name is None and self.is_by_hand:
+        if name is None and self.is_by_hand and self.data.get("bucket") != case.NONE:
             name = self.of_the_function()
-        if name in (None, case.NONE):
+        if name is None:
             raise NothingToDo(
                 "No evidence bucket is named, so no case record is written: docs/evidence.md.",
                 "skipped",
