@@ -263,26 +263,19 @@ class Stored:
         return problems
 
     def retention(self, versions):
-        """([until when each version is locked], [(name, version) that is not locked])."""
+        """([until when each version is locked], [(name, version) that is not locked]).
+
+        S3 shows a lock to whom it allows s3:GetObjectRetention.
+        """
         locked, unlocked = [], []
         for name, version_id in [(n, v) for n, ids in versions.items() for v in ids]:
-            try:
-                until = self.s3.get_object_retention(
-                    Bucket=self.bucket, Key=self.folder + name, VersionId=version_id
-                )["Retention"]["RetainUntilDate"]
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in NOT_LOCKED:
-                    raise
-                until = None
+            key = {"Key": self.folder + name, "VersionId": version_id}
+            until = self.s3.head_object(Bucket=self.bucket, **key).get("ObjectLockRetainUntilDate")
             if until and until > datetime.now(UTC):
                 locked.append(until)
             else:
                 unlocked.append((name, version_id))
         return locked, unlocked
-
-
-# What S3 answers where an object, or its bucket, has no lock
-NOT_LOCKED = ("NoSuchObjectLockConfiguration", "InvalidRequest", "ObjectLockConfigurationNotFound")
 
 
 def compare(file, body):

@@ -319,8 +319,10 @@ def _words(statement, who):
 
 
 def _places(statement):
-    names = [r if r == "*" else r.split(":", 5)[5] for r in statement.resources]
-    others = [" of any account" if r.split(":")[4:5] == ["*"] else "" for r in statement.resources]
+    # a parameter of the stack holds an ARN
+    whole = [r if r == "*" or isinstance(r, Ref) else r.split(":", 5) for r in statement.resources]
+    names = [r if isinstance(r, str) else r[5] for r in whole]
+    others = [" of any account" if r[4:5] == ["*"] else "" for r in whole]
     shown = (f"`{name}`{other}" for name, other in zip(names, others, strict=True))
     return ", ".join(dict.fromkeys(shown))
 
