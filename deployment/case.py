@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from deployment.targets import targeted
 from mailer.errors import one_line
 
 WIDTH = 80
+# parameters that --json has
+WORDY = ("Tags", "Filters", "IpPermissions", "TagSpecifications")
 GONE = "InvalidSnapshot.NotFound"
 
 
@@ -54,7 +57,8 @@ def show(targets, as_json, **said):
     console = Console(width=WIDTH, highlight=False)
     for document in documents:
         for line, style in told(document):
-            console.print(Text(line, style=style), overflow="fold")
+            for part in textwrap.wrap(line, WIDTH, subsequent_indent=" " * 12) or [""]:
+                console.print(Text(part, style=style))
 
 
 @click.command("verify-case")
@@ -313,6 +317,15 @@ def told(document):
             yield row(call), "red" if call["result"] != "ok" else "dim"
 
 
+def words(value):
+    """A parameter without its brackets."""
+    if isinstance(value, list):
+        return ",".join(words(held) for held in value)
+    if isinstance(value, dict):
+        return "/".join(words(held) for held in value.values())
+    return str(value)
+
+
 def groups(of):
     for name, before in of["before"].items():
         after = (of["after"] or {}).get(name)
@@ -322,7 +335,7 @@ def groups(of):
 
 def row(call):
     """One call: when, what, about what, how it ended."""
-    about = ", ".join(f"{k}={v}" for k, v in call["parameters"].items() if k != "Tags")
+    about = " ".join(words(v) for k, v in call["parameters"].items() if k not in WORDY)
     result = "" if call["result"] == "ok" else f" {one_line(call['result'], 60)}"
     at = call["at"][11:23]
     return (

@@ -265,6 +265,3 @@ def test_without_a_bucket_nothing_is_asked_and_it_is_said(scene, pack, bucket, b
     succeeded, output = by_hand("policies/ec2-release.yml", **said)
     assert succeeded and "step:write-case status:skipped" in output
     assert Record(scene, bucket, instance).command("case")[0] == 2
-    deploy.deploy(
-        scene.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION, evidence_bucket=bucket
-    )
