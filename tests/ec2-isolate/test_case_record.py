@@ -3,11 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
+from c7n.exceptions import PolicyValidationError
 from pack import ACCOUNT, REGION
 
+from custom_actions import provision
 from simulation import deploy
 
 ROOT = Path(__file__).parents[2]
@@ -248,12 +251,23 @@ def test_of_two_that_write_at_once_none_is_lost(scene, pack, bucket):
     assert len(record.case["runs"]) == 3 and record.command("verify-case")[0] == 0
 
 
+@pytest.mark.parametrize("name", ["", "A", "arn:aws:s3:::evidence", 7, True])
+def test_what_is_no_name_of_a_bucket_is_refused(name):
+    data = {"mode": {"execution-options": {"evidence-bucket": name}}, "actions": []}
+    with pytest.raises(PolicyValidationError, match="is neither the name of a bucket nor none"):
+        provision.settle_evidence(SimpleNamespace(name="p", data=data), dict)
+
+
 def test_without_a_bucket_nothing_is_asked_and_it_is_said(scene, pack, bucket, by_hand):
     """Nor by a person, unless he names one."""
-    instance = scene.instance()
-    deploy.deploy(
-        scene.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION, evidence_bucket="none"
-    )
+    instance, tag = scene.instance(), "forensic:evidence-bucket"
+    functions = scene.cloud.client("lambda", ACCOUNT, REGION)
+    tags = []
+    for said in ({"autonomy": "contain"}, {"evidence_bucket": "none"}):
+        deploy.deploy(scene.cloud, ["policies/ec2-isolate.yml"], ACCOUNT, REGION, **said)
+        shown = functions.get_function(FunctionName="custodian-ec2-isolate")
+        tags.append(shown["Tags"].get(tag))
+    assert tags == [bucket, None], "a deploy that says nothing leaves it"
     ran = pack.isolate(scene.finding(instance))
 
     assert outcome(ran.result)["status"] == "skipped"
