@@ -56,7 +56,7 @@ ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(
 YES_TYPED = $(if $(call typed,YES),--yes)
 
 OF_CASE = $(if $(INSTANCE),--instance "$(INSTANCE)") $(if $(FINDING),--finding "$(FINDING)") \
-	$(if $(EVIDENCE_BUCKET),--bucket "$(EVIDENCE_BUCKET)") $(if $(CASE),--folder "$(CASE)")
+	$(if $(EVIDENCE_BUCKET),--bucket "$(EVIDENCE_BUCKET)") $(if $(REGION),--region "$(REGION)") $(if $(call typed,CASE),--folder "$(CASE)")
 
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
 STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
@@ -202,11 +202,11 @@ release: $(INSTALLED) need-REGION need-INSTANCE check-INSTANCE check-EVIDENCE_BU
 	$(PACK) custodian run --region "$(REGION)" --cache-period 0 -s $(RELEASE) --vars-file $(RELEASE)/vars.yml policies/ec2-release.yml
 	@grep -q '"InstanceId": "$(INSTANCE)"' $(RELEASE)/ec2-release/resources.json || { echo "$(INSTANCE) is not in $(REGION) of this account. Nothing was changed."; exit 1; }
 
-case: $(INSTALLED) need-REGION check-EVIDENCE_BUCKET ## Print a case record as a timeline; REGION=... INSTANCE=i-... or FINDING=<id> [EVIDENCE_BUCKET=...] [JSON=1], or CASE=folder
-	@$(DEPLOYMENT) case --region "$(REGION)" $(OF_CASE) $(if $(JSON),--json)
+case: $(INSTALLED) $(if $(call typed,CASE),,need-REGION) check-EVIDENCE_BUCKET ## Print a case record as a timeline; REGION=... INSTANCE=i-... or FINDING=<id> [EVIDENCE_BUCKET=...] [JSON=1], or CASE=folder
+	@$(DEPLOYMENT) case $(OF_CASE) $(if $(JSON),--json)
 
-verify-case: $(INSTALLED) need-REGION check-EVIDENCE_BUCKET ## Prove that a case record is what was written; as case. Ends with 1 where it is not
-	@$(DEPLOYMENT) verify-case --region "$(REGION)" $(OF_CASE)
+verify-case: $(INSTALLED) $(if $(call typed,CASE),,need-REGION) check-EVIDENCE_BUCKET ## Prove that a case record is what was written; as case, but JSON. Ends with 1 where it is not
+	@$(DEPLOYMENT) verify-case $(OF_CASE)
 
 isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
 	@$(DEPLOYMENT) isolated --region "$(REGION)"

@@ -2,14 +2,13 @@
 
 What is kept of a call: when, by which step about which resource, the operation, the parameters that
 say what it was about, and how it ended. Never a policy document, a message or a credential: only
-parameters in `ABOUT` are kept. A hook costs microseconds; what is kept is written nowhere until a
-case is.
+parameters in `ABOUT` are told. A hook costs microseconds, and nothing is written until a case is.
 """
 
 import time
 from datetime import UTC, datetime
 
-# Parameters that are kept, shortened to what a person reads: ids, names, and tags of the pack.
+# Parameters that are told, shortened to what a person reads: ids, names, and tags of the pack.
 ABOUT = frozenset(
     {
         *("InstanceIds", "InstanceId", "NetworkInterfaceIds", "NetworkInterfaceId", "GroupIds"),
@@ -45,7 +44,23 @@ def about(step, resource_id):
 
 def of(resource_id):
     """The calls of this run about a resource, and those about none, oldest first."""
-    return [call for call in _calls if call["resource"] in (None, resource_id)]
+    return [told(*call) for call in _calls if call[1][1] in (None, resource_id)]
+
+
+def told(at, about, model, params, result, ms, request_id):
+    """One call, as a case has it. Not while it is made: the isolation would wait for that."""
+    step, resource_id = about
+    return {
+        "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
+        "step": step,
+        "resource": resource_id,
+        "service": model.service_model.service_name,
+        "operation": model.name,
+        "parameters": {key: _short(held) for key, held in params.items() if key in ABOUT},
+        "result": result,
+        "ms": ms,
+        "request_id": request_id,
+    }
 
 
 def watch(events):
@@ -62,15 +77,12 @@ def watch(events):
 
 
 def _begins(params, model, context, **_):
-    context["timeline"] = (datetime.now(UTC), time.perf_counter(), params, model, _about)
+    context["timeline"] = (time.time(), time.perf_counter(), params, model, _about)
 
 
 def _ends(parsed, context, **_):
-    _keep(
-        context,
-        parsed.get("Error", {}).get("Code") or "ok",
-        (parsed.get("ResponseMetadata") or {}).get("RequestId"),
-    )
+    code = parsed.get("Error", {}).get("Code") or "ok"
+    _keep(context, code, (parsed.get("ResponseMetadata") or {}).get("RequestId"))
 
 
 def _fails(exception, context, **_):
@@ -80,20 +92,9 @@ def _fails(exception, context, **_):
 def _keep(context, result, request_id):
     if "timeline" not in context or len(_calls) >= CALLS:
         return
-    at, began, params, model, (step, resource_id) = context.pop("timeline")
-    _calls.append(
-        {
-            "at": at.isoformat(timespec="milliseconds"),
-            "step": step,
-            "resource": resource_id,
-            "service": model.service_model.service_name,
-            "operation": model.name,
-            "parameters": {k: _short(v) for k, v in params.items() if k in ABOUT},
-            "result": result,
-            "ms": round((time.perf_counter() - began) * 1000),
-            "request_id": request_id,
-        }
-    )
+    at, began, params, model, about_ = context.pop("timeline")
+    ms = round((time.perf_counter() - began) * 1000)
+    _calls.append((at, about_, model, params, result, ms, request_id))
 
 
 def _short(value):

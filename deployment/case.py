@@ -1,5 +1,6 @@
 """`make case` and `make verify-case`: a case record as a timeline, and the proof that it stands."""
 
+import functools
 import json
 import sys
 import textwrap
@@ -26,15 +27,24 @@ GONE = "InvalidSnapshot.NotFound"
 
 
 def about_a_case(command):
-    """Options that say which cases are meant; the command gets `folders`, see `Bucket`, `Local`."""
+    """Options that say which cases are meant. For a copy in a folder AWS is not asked."""
+    there = targeted(command)
+
+    @functools.wraps(there)
+    def run(folder, region, config, accounts, tags, role, **said):
+        if folder:
+            return command(targets=[], folder=folder, **said)
+        of = {"region": region, "config": config, "accounts": accounts, "tags": tags, "role": role}
+        return there(folder=None, **of, **said)
+
     for option in (
         click.option("--instance", default="", help="all cases of an instance"),
         click.option("--finding", default="", help="all cases that a finding is in"),
         click.option("--bucket", default="", help="else the function's tag says it"),
         click.option("--folder", type=click.Path(path_type=Path), help="a copy of a case here"),
     ):
-        command = option(command)
-    return targeted(command)
+        run = option(run)
+    return run
 
 
 class Refusal(Refused):
