@@ -685,6 +685,6 @@ STAGES = [
     FindingSessions,
     AccessKey,
     ForensicGroup,
-    Archive,
     Case,
+    Archive,
 ]
