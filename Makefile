@@ -33,13 +33,19 @@ REVIEW := $(BIN)/python -m review
 # How far the policies may go by themselves (custom_actions/autonomy.py), and in which accounts
 # (custom_actions/central.py). Without MODE and MEMBER_ROLE a function stays as it is deployed, and a
 # new one observes and acts in its own account. MAX_PER_HOUR replaces the brake's number of the policy.
-SAID = $(if $(MODE),--mode "$(MODE)") $(if $(MEMBER_ROLE),--member-role "$(MEMBER_ROLE)") $(if $(MAX_PER_HOUR),--max-per-hour "$(MAX_PER_HOUR)")
+# EVIDENCE_BUCKET is where case records go (docs/evidence.md).
+SAID = $(if $(MODE),--mode "$(MODE)") $(if $(MEMBER_ROLE),--member-role "$(MEMBER_ROLE)") $(if $(MAX_PER_HOUR),--max-per-hour "$(MAX_PER_HOUR)") \
+	$(if $(EVIDENCE_BUCKET),--evidence-bucket "$(EVIDENCE_BUCKET)")
+# The same for what a person does with an instance: without it the function's tag says the bucket.
 DEPLOY = $(if $(POLICY),-p "$(POLICY)") $(if $(call typed,PRUNE),--prune)
 # names with commas; or c7n-org's own options: ACCOUNTS="-a sandbox"
 option = $(if $(2),$(if $(filter -%,$(2)),$(2),$(1) "$(2)"))
 ORG = -c accounts.yml $(call option,-a,$(ACCOUNTS)) $(call option,-t,$(TAGS)) $(call option,--region,$(call typed,REGION)) $(call option,--role,$(ROLE))
 YES_TYPED = $(if $(call typed,YES),--yes)
 DRYRUN_TYPED = $(if $(call typed,DRYRUN),--dryrun)
+
+OF_CASE = $(if $(INSTANCE),--instance "$(INSTANCE)") $(if $(FINDING),--finding "$(FINDING)") \
+	$(if $(EVIDENCE_BUCKET),--bucket "$(EVIDENCE_BUCKET)") $(if $(REGION),--region "$(REGION)") $(if $(call typed,CASE),--folder "$(CASE)")
 
 # WHO=1 asks CloudTrail who changed each function last, else only those that differ are asked about.
 STATUS = $(if $(POLICY),-p "$(POLICY)") $(if $(WHO),--who) $(if $(JSON),--json)
@@ -142,7 +148,7 @@ accounts: $(INSTALLED) ## Write accounts.yml from AWS Organizations; [OU=/path] 
 dryrun: $(INSTALLED) need-REGION ## List what the policies would select in an account; REGION=... (event filters do not apply)
 	@$(DEPLOYMENT) dryrun --region "$(REGION)"
 
-deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1] [MEMBER_ROLE=...] [MAX_PER_HOUR=...]
+deploy: $(INSTALLED) need-REGION ## Deploy the policies to the current account; REGION=... [MODE=observe|ask|contain] [POLICY=name] [PRUNE=1] [MEMBER_ROLE=...] [MAX_PER_HOUR=...] [EVIDENCE_BUCKET=name|none]
 	@$(DEPLOYMENT) deploy --region "$(REGION)" $(SAID) $(DEPLOY)
 
 plan: $(INSTALLED) need-REGION ## Say what deploy would change, and change nothing; as deploy
@@ -166,8 +172,8 @@ status: $(INSTALLED) need-REGION ## What is deployed, read back from AWS, and wh
 status-org: $(INSTALLED) ## The same for the accounts of accounts.yml; [ACCOUNTS=name,...] [TAGS=tag] [REGION=...] [POLICY=name] [WHO=1] [JSON=1]
 	@$(DEPLOYMENT) status $(ORG) $(STATUS)
 
-isolate: $(INSTALLED) need-REGION need-INSTANCE ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>] [DRYRUN=1]
-	@$(DEPLOYMENT) isolate policies/ec2-isolate-by-hand.yml --region "$(REGION)" --instance "$(INSTANCE)" --finding "$(FINDING)" $(DRYRUN_TYPED)
+isolate: $(INSTALLED) need-REGION need-INSTANCE ## Isolate one instance by hand; INSTANCE=i-... REGION=... [FINDING=<id or file>] [EVIDENCE_BUCKET=...] [DRYRUN=1]
+	@$(DEPLOYMENT) isolate policies/ec2-isolate-by-hand.yml --region "$(REGION)" --instance "$(INSTANCE)" --finding "$(FINDING)" --evidence-bucket "$(EVIDENCE_BUCKET)" $(DRYRUN_TYPED)
 
 revoke-sessions: $(INSTALLED) need-REGION need-FINDING ## Revoke the role session that a finding names; FINDING=<id or file> REGION=... [DRYRUN=1]
 	@$(DEPLOYMENT) revoke-sessions policies/iam-role-revoke-sessions-by-hand.yml --region "$(REGION)" --finding "$(FINDING)" $(DRYRUN_TYPED)
@@ -175,10 +181,16 @@ revoke-sessions: $(INSTALLED) need-REGION need-FINDING ## Revoke the role sessio
 empty-forensic-group: $(INSTALLED) need-REGION need-GROUP ## Revoke every rule of a forensic group; GROUP=sg-... REGION=... [DRYRUN=1]
 	@$(DEPLOYMENT) empty-forensic-group policies/forensic-group-empty-by-hand.yml --region "$(REGION)" --group "$(GROUP)" $(DRYRUN_TYPED)
 
-release: $(INSTALLED) need-REGION ## Release an isolated instance, or with FINDING=<id> all that it isolated; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1] [DRYRUN=1]
+release: $(INSTALLED) need-REGION ## Release an isolated instance, or with FINDING=<id> all that it isolated; INSTANCE=i-... REGION=... [RECORD=...] [GROUPS="eni-...=sg-...,sg-..."] [ARCHIVE=1] [EVIDENCE_BUCKET=...] [DRYRUN=1]
 	@[[ "$(ARCHIVE)" =~ ^1?$$ ]] || { echo "ARCHIVE is 1, which archives the finding too, or nothing"; exit 2; }
 	@$(DEPLOYMENT) release policies/ec2-release.yml --region "$(REGION)" $(if $(INSTANCE),--instance "$(INSTANCE)") $(if $(FINDING),--finding "$(FINDING)") \
-		--record "$(RECORD)" --groups "$(RELEASE_GROUPS)" $(if $(ARCHIVE),--archive) $(DRYRUN_TYPED)
+		--record "$(RECORD)" --groups "$(RELEASE_GROUPS)" $(if $(ARCHIVE),--archive) --evidence-bucket "$(EVIDENCE_BUCKET)" $(DRYRUN_TYPED)
+
+case: $(INSTALLED) $(if $(call typed,CASE),,need-REGION) ## Print a case record as a timeline; REGION=... INSTANCE=i-... or FINDING=<id> [EVIDENCE_BUCKET=...] [JSON=1], or CASE=folder
+	@$(DEPLOYMENT) case $(OF_CASE) $(if $(JSON),--json)
+
+verify-case: $(INSTALLED) $(if $(call typed,CASE),,need-REGION) ## Prove that a case record is what was written; as case, but JSON. Ends with 1 where it is not
+	@$(DEPLOYMENT) verify-case $(OF_CASE)
 
 isolated: $(INSTALLED) need-REGION ## List what is isolated, since when, by which finding, and how to release it; REGION=...
 	@$(DEPLOYMENT) isolated --region "$(REGION)"

@@ -51,7 +51,6 @@ from custom_actions.record import (
 from custom_actions.response import REFUSED, describe, error_code
 
 OPTION = "member-role"
-UNSET = "{member-role}"  # the variable, where nobody has given it a value
 OWN = "own"  # the deployment of the account that is acted in
 NONE = "none"  # the deployment acts in its own account alone
 TAG = MEMBER_ROLE  # of the function

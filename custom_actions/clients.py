@@ -8,7 +8,7 @@ from botocore.config import Config
 from c7n.credentials import SessionFactory
 from c7n.utils import local_session
 
-from custom_actions import deadline
+from custom_actions import deadline, timeline
 
 log = logging.getLogger("custodian.actions.clients")
 
@@ -85,6 +85,7 @@ def of_session(session, service, patient=True):
         if patient:
             made.meta.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
         made.meta.events.register("before-send", deadline.end_calls, unique_id="deadline")
+        timeline.watch(made.meta.events)
         clients[service, patient] = made
     return clients[service, patient]
 
@@ -121,6 +122,7 @@ def kept(session):
     """A boto3 session as a function keeps it: its clients are made once, and retry."""
     session._session.set_default_client_config(CONFIG)  # boto3 has no way to it
     session.events.register("needs-retry", wait_for_more_codes, unique_id="more-codes")
+    timeline.watch(session.events)
     session.client = functools.cache(session.client)
     return session
 

@@ -17,7 +17,7 @@ from c7n.resources import load_resources
 from c7n.structure import StructureParser
 
 import custom_actions  # noqa: F401 - registers the actions
-from custom_actions import autonomy, central, deadline
+from custom_actions import autonomy, central, deadline, timeline
 from custom_actions.clients import FunctionSessions, client
 from custom_actions.modes import ApiCallMode, FindingMode
 from custom_actions.response import MISSHAPEN, OUTCOMES, readable
@@ -67,6 +67,7 @@ def run(event, context):
     """
     data, config, sessions = load()
     deadline.begin(context)
+    timeline.begin()
     config, sessions = central.of_event(event, data["policies"][0]["mode"], config, sessions)
     answer = {}
     for policy in PolicyCollection.from_data(data, config, sessions):

@@ -1,7 +1,7 @@
 """What a deploy does besides Custodian: version and autonomy of each function, the accounts that it
-acts in, its brake; that it brings the pack along, that nothing is lost between EventBridge and the
-function, that nothing is left of what somebody else has set on either, and that versions of
-functions do not pile up.
+acts in, its brake, its evidence bucket; that it brings the pack along, that nothing is lost between
+EventBridge and the function, that nothing is left of what somebody else has set on either, and that
+versions of functions do not pile up.
 
 Importing this module makes Custodian's Lambda modes do it; `custom_actions.__main__` does, and
 nothing that runs in a function.
@@ -22,8 +22,8 @@ from c7n.mu import (
 from c7n.policy import LambdaMode
 from c7n.utils import generate_arn, get_partition, local_session
 
-from custom_actions import autonomy, central
-from custom_actions.record import MAX_PER_HOUR
+from custom_actions import autonomy, case, central
+from custom_actions.record import EVIDENCE_BUCKET, MAX_PER_HOUR
 from custom_actions.response import error_code, ignoring
 from custom_actions.version import VERSION, VERSION_TAG
 
@@ -42,9 +42,8 @@ UNNAMED = {"Environment": {"Variables": {}}, "Layers": []}
 ARCHITECTURE = {"Architectures": ["x86_64"]}
 LAMBDA_EMPTY_VALUES["Layers"] = UNNAMED["Layers"]
 
-BRAKE = "max-per-hour"
-BRAKE_UNSET = "{max-per-hour}"  # the variable, where nobody has given it a value
-BRAKE_OF_POLICY = "policy"
+BRAKE, BRAKE_OF_POLICY = "max-per-hour", "policy"
+EVIDENCE = "evidence-bucket"
 
 custodian_provision = LambdaMode.provision
 custodian_validate = LambdaMode.validate
@@ -104,6 +103,7 @@ def provision(mode):
     settle_autonomy(mode.policy, deployed)
     settle_member_role(mode.policy, deployed)
     settle_brake(mode.policy, deployed)
+    settle_evidence(mode.policy, deployed)
     return custodian_provision(mode)
 
 
@@ -315,8 +315,23 @@ def settle_autonomy(policy, deployed):
             )
         options[autonomy.OPTION] = tags[autonomy.TAG]
     word = autonomy.checked(options[autonomy.OPTION], f"policy:{policy.name}")
-    mode.setdefault("tags", {})[autonomy.TAG] = word
+    remember(policy, autonomy.TAG, word)
     log.info("policy:%s autonomy:%s", policy.name, word)
+
+
+def said(policy, option, tag, nothing, deployed):
+    """What a deploy says by the variable `option`, else what the function was deployed with before,
+    which its tag has; `nothing` where neither says anything.
+
+    Taken out of the policy: the function does not read it there. deployed: `deployed_tags`.
+    """
+    value = policy.data["mode"].get("execution-options", {}).pop(option, nothing)
+    return (deployed() or {}).get(tag, nothing) if value == f"{{{option}}}" else value
+
+
+def remember(policy, tag, value):
+    """Have the function keep what it is deployed with, for the next deploy."""
+    policy.data["mode"].setdefault("tags", {})[tag] = str(value)
 
 
 def settle_member_role(policy, deployed):
@@ -327,14 +342,12 @@ def settle_member_role(policy, deployed):
     response from all members. `none` ends it. deployed: as for `settle_autonomy`.
     """
     mode = policy.data["mode"]
-    name = mode.get("execution-options", {}).pop(central.OPTION, central.NONE)
-    if name == central.UNSET:
-        name = (deployed() or {}).get(central.TAG, central.NONE)
+    name = said(policy, central.OPTION, central.TAG, central.NONE, deployed)
     role = central.checked(name, policy.name)
     if role is None:
         return
     region = policy.options.region
-    mode.setdefault("tags", {})[central.TAG] = name
+    remember(policy, central.TAG, name)
     # the account stays open until there is an event
     mode[central.OPTION] = f"arn:{get_partition(region)}:iam::{{account_id}}:role/{role}"
     mode["pattern"]["detail"].pop("accountId", None)
@@ -351,10 +364,7 @@ def settle_brake(policy, deployed):
     """Set the number of `isolate-instance` to the variable `max-per-hour`, or to what the deployed
     function has by a former deploy; and tag it. `policy` is the policy's own again. deployed: as
     for `settle_autonomy`. Raises PolicyValidationError."""
-    mode = policy.data["mode"]
-    number = mode.get("execution-options", {}).pop(BRAKE, BRAKE_OF_POLICY)
-    if number == BRAKE_UNSET:
-        number = (deployed() or {}).get(MAX_PER_HOUR, BRAKE_OF_POLICY)
+    number = said(policy, BRAKE, MAX_PER_HOUR, BRAKE_OF_POLICY, deployed)
     if number == BRAKE_OF_POLICY:
         return
     if isinstance(number, bool) or not str(number).isdecimal() or int(number) < 1:
@@ -362,11 +372,34 @@ def settle_brake(policy, deployed):
             f"policy:{policy.name} {BRAKE} {number!r} is neither a whole number from 1 on nor "
             f"{BRAKE_OF_POLICY}. Nothing was changed"
         )
-    for action in policy.data["actions"]:
-        if isinstance(action, dict) and action["type"] == "isolate-instance":
-            action[BRAKE] = int(number)
-    mode.setdefault("tags", {})[MAX_PER_HOUR] = str(number)
+    for action in actions(policy, "isolate-instance"):
+        action[BRAKE] = int(number)
+    remember(policy, MAX_PER_HOUR, number)
     log.info("policy:%s %s:%s", policy.name, BRAKE, number)
+
+
+def settle_evidence(policy, deployed):
+    """Have `write-case` write to the bucket of the variable `evidence-bucket`, or to that which the
+    deployed function has by a former deploy; and tag it. `none` ends it. deployed: as for
+    `settle_autonomy`. Raises PolicyValidationError."""
+    if EVIDENCE not in policy.data["mode"].get("execution-options", {}):
+        return  # the policy says a name itself, or has no such step
+    name = said(policy, EVIDENCE, EVIDENCE_BUCKET, case.NONE, deployed)
+    if name != case.NONE and not (isinstance(name, str) and case.BUCKET.fullmatch(name)):
+        raise PolicyValidationError(
+            f"policy:{policy.name} {EVIDENCE} {name!r} is neither the name of a bucket nor "
+            f"{case.NONE}. Nothing was changed"
+        )
+    for action in actions(policy, "write-case"):
+        action["bucket"] = name
+    if name != case.NONE:
+        remember(policy, EVIDENCE_BUCKET, name)
+        log.info("policy:%s %s:%s", policy.name, EVIDENCE, name)
+
+
+def actions(policy, step):
+    """The arguments of a step in a policy, where it has any."""
+    return [a for a in policy.data["actions"] if isinstance(a, dict) and a["type"] == step]
 
 
 def function_name(policy):

@@ -44,6 +44,8 @@ AUTONOMY = "forensic:autonomy"
 DEPLOYMENT = "forensic:deployment"
 MEMBER_ROLE = "forensic:member-role"
 MAX_PER_HOUR = "forensic:max-per-hour"
+EVIDENCE_BUCKET = "forensic:evidence-bucket"
+CASE_HASH = "forensic:case-sha256"
 
 
 class Key(NamedTuple):
@@ -212,6 +214,18 @@ KEYS = {
         "how many isolations an hour the brake lets pass, where it is not the policy's number",
         "a person, by the deploy",
         "a person, by a deploy with the number `policy`",
+    ),
+    CASE_HASH: Key(
+        "snapshot",
+        "SHA-256 of the manifest of the case; see custom_actions/case.py",
+        "write-case",
+        "nobody",
+    ),
+    EVIDENCE_BUCKET: Key(
+        "Lambda function",
+        "the bucket that it writes case records to; see custom_actions/steps/write_case.py",
+        "a person, by the deploy",
+        "a person, by a deploy with the name `none`",
     ),
     MEMBER_ROLE: Key(
         "Lambda function",

@@ -16,7 +16,7 @@ from c7n.actions import EventAction
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
-from custom_actions import clients, deadline, record
+from custom_actions import clients, deadline, record, timeline
 from custom_actions.registry import register
 
 OUTCOMES = "c7n:response"
@@ -62,6 +62,7 @@ class ResponseAction(EventAction):
 
     def process(self, resources, event=None):
         for resource in resources:
+            timeline.about(self.type, resource.get(self.manager.resource_type.id))
             own = event or resource.get(record.BY_HAND, {}).get("event")
             self.leave([resource], self.respond_unless_left_alone, resource, own)
 
@@ -85,6 +86,7 @@ class ResponseAction(EventAction):
                 outcome["status"],
                 outcome["error"] or outcome["detail"],
             )
+        timeline.about(None, None)
 
     def respond(self, resource, event):
         """Do the step to one resource (Custodian's dictionary of it) and return its outcome."""

@@ -8,7 +8,6 @@ changed. IAM: infra/operators.yml, Respond.
 """
 
 import logging
-import re
 import shutil
 import sys
 import textwrap
@@ -21,46 +20,28 @@ from c7n.structure import StructureParser
 from c7n.utils import load_file, local_session
 
 from custom_actions import builtin
-from custom_actions.finding import INSTANCE_ID
 from custom_actions.record import tags_of
 from custom_actions.response import OUTCOMES, FailUnlessComplete
 from deployment.errors import Refused, printable, reason
 from deployment.isolated import look
 from deployment.policies import FOLDER, wanted
+from deployment.shapes import BUCKET, FINDING, GROUP, GROUPS, INSTANCE, NAME, RECORD
 from deployment.table import show
 from deployment.targets import current
 
 log = logging.getLogger("deployment")
 
 GLOBAL = "us-east-1"  # where IAM, which has no region, is asked
-GROUPS = r"( ?eni-[0-9a-f]+=sg-[0-9a-f]+(,sg-[0-9a-f]+)*)*"
 # what a person reads of each status of custom_actions/response.py
 WORDS = {"unchanged": "no change", "planned": "would", "withheld": "held back", "failed": "FAILED"}
 
-
-class Shaped(click.ParamType):
-    """Text of one shape; what the text is called stands in the error."""
-
-    def __init__(self, pattern, name):
-        self.pattern, self.name = re.compile(pattern), name
-
-    def convert(self, value, param, ctx):
-        if not self.pattern.fullmatch(value):
-            raise Refused(f"{param.opts[0].strip('-').upper()}={value} is not {self.name}.")
-        return value
-
-
-INSTANCE = Shaped(INSTANCE_ID, "the id of an EC2 instance")
-FINDING = Shaped(r"[\w./@+-]*", "the id of a finding, nor a path without blanks")
-GROUP = Shaped(r"sg-[0-9a-f]{8,17}", "the id of a security group")
-RECORD = Shaped(r"[\w-]*", "the word that a release asks for")
-GROUPS_OF = Shaped(GROUPS, "eni-...=sg-...,sg-... with a blank between two interfaces")
-NAME = Shaped(r"[\w+=,.@-]{1,128}", "a name that IAM takes")
 
 of_policy = click.argument("policy", type=click.Path(exists=True, dir_okay=False))
 in_region = click.option("--region", required=True, help="of the current account")
 of_finding = click.option("--finding", type=FINDING, default="", help="its id, or a file with it")
 the_finding = click.option("--finding", type=FINDING, required=True, help="its id, or a file")
+# {evidence-bucket} of a policy; without a name write-case asks which bucket the function has
+to_bucket = click.option("--evidence-bucket", "bucket", type=BUCKET, default="")
 dry_run = click.option("--dryrun", is_flag=True, help="say what would be done, and do nothing")
 
 
@@ -69,11 +50,13 @@ dry_run = click.option("--dryrun", is_flag=True, help="say what would be done, a
 @in_region
 @click.option("--instance", type=INSTANCE, required=True)
 @of_finding
+@to_bucket
 @dry_run
-def isolate(policy, region, instance, finding, dryrun):
+def isolate(policy, region, instance, finding, bucket, dryrun):
     """Isolate one instance, for a finding or without one."""
     missing = f"instance {instance}"
-    sys.exit(respond(region, policy, dryrun, missing, instance=instance, finding=finding))
+    said = {"instance": instance, "finding": finding, "evidence-bucket": bucket}
+    sys.exit(respond(region, policy, dryrun, missing, **said))
 
 
 @click.command()
@@ -82,10 +65,11 @@ def isolate(policy, region, instance, finding, dryrun):
 @click.option("--instance", type=INSTANCE)
 @click.option("--finding", type=FINDING, help="all instances that it isolated")
 @click.option("--record", type=RECORD, default="", help="its word, as a release asks for it")
-@click.option("--groups", type=GROUPS_OF, default="", help="what no record has")
+@click.option("--groups", type=GROUPS, default="", help="what no record has")
 @click.option("--archive", is_flag=True, help="archive the finding too")
+@to_bucket
 @dry_run
-def release(policy, region, instance, finding, dryrun, archive, **said):
+def release(policy, region, instance, finding, dryrun, archive, bucket, **said):
     """Put an isolated instance back as it was, or all that one finding isolated."""
     if bool(instance) == bool(finding):
         raise Refused("say INSTANCE=... or FINDING=..., one of them.")
@@ -93,7 +77,7 @@ def release(policy, region, instance, finding, dryrun, archive, **said):
         raise Refused("RECORD and GROUPS are of one instance: say INSTANCE=... with them.")
     target = current(region)
     instances = [instance] if instance else isolated_by(finding, target)
-    said["archive"] = "1" if archive else ""
+    said |= {"archive": "1" if archive else "", "evidence-bucket": bucket}
     codes = [
         respond(
             target,

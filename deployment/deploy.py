@@ -40,6 +40,7 @@ def deploying(command):
         ),
         click.option("--member-role", help="with --region: see custom_actions/central.py"),
         click.option("--max-per-hour", help="with --region: a number, or `policy` for its own"),
+        click.option("--evidence-bucket", help="with --region: a name, or `none`"),
         click.option("--prune", is_flag=True, help="remove the pack's functions without a policy"),
         click.option(
             "-p", "--policies", "named", multiple=True, help="names, by default all but opt-in/"

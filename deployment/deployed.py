@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from botocore.exceptions import BotoCoreError, ClientError
 from c7n.mu import LambdaManager
 
-from custom_actions import autonomy, central, provision
-from custom_actions.record import MAX_PER_HOUR
+from custom_actions import autonomy, case, central, provision
+from custom_actions.record import EVIDENCE_BUCKET, MAX_PER_HOUR
 from custom_actions.version import VERSION, VERSION_TAG
 from deployment.checks import Checks, deploy, there, unless
 from deployment.errors import reason
@@ -83,6 +83,7 @@ def deployed(target, session, policy, mend, opt_in=False, who=False):
         autonomy.OPTION: found.mode or autonomy.OBSERVE,
         central.OPTION: tags.get(central.TAG, central.NONE),
         provision.BRAKE: tags.get(MAX_PER_HOUR, provision.BRAKE_OF_POLICY),
+        provision.EVIDENCE: tags.get(EVIDENCE_BUCKET, case.NONE),
     }
     wanted = expected(target, session, policy, said)
     wanted.func.arn = target.arn("lambda", f"function:{name}")

@@ -28,6 +28,7 @@ STACKS = {
     "operators": ("guardduty-response-operators", "operators.yml"),
     "deploy-role": ("guardduty-response-deploy-role", "deploy-role.yml"),
     "member-role": ("guardduty-response-member-role", "member-role.yml"),
+    "evidence": ("guardduty-response-evidence", "evidence.yml"),
     "heartbeat": ("guardduty-response-heartbeat", "heartbeat.yml"),
 }
 # roles that say which region's stack made them

@@ -17,6 +17,7 @@ from c7n.config import Config
 from c7n.loader import PolicyLoader
 
 import custom_actions  # noqa: F401 - registers the actions
+from custom_actions.steps.write_case import WriteCase
 from deployment.errors import Refused
 from infra import generated
 
@@ -70,6 +71,15 @@ BESIDES = {
     },
     "`make dlq`": {"logs:FilterLogEvents"},
 }
+# `make verify-case`, besides what the step reads
+VERIFIED = {
+    "ec2:DescribeSnapshots",
+    "kms:Decrypt",
+    "s3:GetObjectRetention",
+    "s3:GetObjectVersion",
+    "s3:ListBucketVersions",
+}
+CASES = ["`write-case`"]
 NOTIFY = {"iam:ListAccountAliases"}  # which Custodian's own action does not declare
 
 
@@ -253,6 +263,12 @@ def page():
     )
     cut = resources("account.yml")["TransitionGroup"]["Properties"]["PolicyDocument"]
     transition = dict.fromkeys(allowed(statements(cut)), ["`cut-tracked-connections`"])
+    evidence = resources("account.yml")["WriteCase"]["Properties"]["PolicyDocument"]
+    parts.append(
+        "### With EvidenceBucket\n\nBesides, for `write-case` (docs/evidence.md). A member's role "
+        "has the same.\n\n"
+        + _table(statements(evidence), dict.fromkeys(allowed(statements(evidence)), CASES))
+    )
     parts.append(
         "### With CutTrackedConnections\n\nBesides, for `cut-tracked-connections: true`. It may "
         "then put an interface into any group.\n\n" + _table(statements(cut), transition)
@@ -264,6 +280,9 @@ def page():
     needed_by_hand = reasons(declared | BESIDES)
     deploy = dict.fromkeys(allowed(managed("operators.yml", "Deploy")), ["`custodian run`"])
     look = dict.fromkeys(allowed(managed("operators.yml", "Status")), ["`make status`"])
+    written = WriteCase.permissions
+    verified = VERIFIED | {"lambda:ListTags", "s3:GetObject", "s3:ListBucket"}
+    cases = reasons({"`write-case`": written, "`make case`, `make verify-case`": verified})
     for policy, words, needed in (
         ("Deploy", "to deploy the functions", deploy),
         ("Status", "to see what is deployed", look),
@@ -275,6 +294,7 @@ def page():
         ("Evidence", "besides, for snapshots, their locks and malware scans", needed_by_hand),
         ("Credentials", "besides, for sessions of roles and for access keys", needed_by_hand),
         ("Nodes", "besides, for nodes of ECS and EKS", needed_by_hand),
+        ("Cases", "besides, where there is an evidence bucket", cases),
     ):
         parts.append(
             f"## People: {policy}\n\nManaged policy `guardduty-response-{policy.lower()}` of "
@@ -301,8 +321,10 @@ def _words(statement, who):
 
 
 def _places(statement):
-    names = [r if r == "*" else r.split(":", 5)[5] for r in statement.resources]
-    others = [" of any account" if r.split(":")[4:5] == ["*"] else "" for r in statement.resources]
+    # a parameter of the stack holds an ARN
+    whole = [r if r == "*" or isinstance(r, Ref) else r.split(":", 5) for r in statement.resources]
+    names = [r if isinstance(r, str) else r[5] for r in whole]
+    others = [" of any account" if r[4:5] == ["*"] else "" for r in whole]
     shown = (f"`{name}`{other}" for name, other in zip(names, others, strict=True))
     return ", ".join(dict.fromkeys(shown))
 

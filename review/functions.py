@@ -5,7 +5,7 @@ from pathlib import Path
 
 import boto3
 
-from custom_actions import autonomy, central, provision
+from custom_actions import autonomy, case, central, provision
 from deployment import policies
 from deployment.expected import Expected, expected
 from deployment.targets import Target
@@ -34,6 +34,7 @@ def function(policy: dict, account_id: str, region: str, mode: str = autonomy.CO
         autonomy.OPTION: mode,
         central.OPTION: central.NONE,
         provision.BRAKE: provision.BRAKE_OF_POLICY,
+        provision.EVIDENCE: case.NONE,
     }
     target = Target({"account_id": account_id, "name": account_id}, region)
     return expected(target, session(region), policy, said)

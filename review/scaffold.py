@@ -342,7 +342,7 @@ def add_rights(tree, name, words):
     )
     parameter = skeleton("parameter.yml", **words)
     tree.insert(account, "  MemberRole:\n", parameter)
-    tree.insert(member, "\nConditions:\n", parameter)
+    tree.insert(member, "\nRules:\n", parameter)
     tree.insert(account, "\n# One role for each", skeleton("conditions.yml", member=False, **words))
     tree.insert(member, "\nResources:\n", skeleton("conditions.yml", member=True, **words))
     tree.insert(

@@ -3,12 +3,13 @@
 moto answers every call of every service through one method, `BaseResponse.call_action`. It is
 wrapped here, so that operation, account, caller and parameters are those that moto itself
 understood, whatever the protocol (query, JSON, REST). S3 is the exception: moto dispatches it on
-its own, so calls to S3 are neither logged nor made to fail.
+its own, so of its calls those in `OF_S3` alone are logged and can be made to fail.
 
 Hooks run in the thread of the request, before moto sees it. They may make calls of their own.
 """
 
 import contextlib
+import functools
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from unittest import mock
 
 from moto.core.exceptions import ServiceException
 from moto.core.model import OperationModel
@@ -23,6 +25,7 @@ from moto.core.parse import PROTOCOL_PARSERS, XFormedDict
 from moto.core.request import determine_request_protocol
 from moto.core.responses import ActionResult, BaseResponse
 from moto.core.utils import get_service_model
+from moto.s3.responses import S3Response
 
 ACCESS_KEY = re.compile(r'<AccessKeyId>([^<]+)</AccessKeyId>|"AccessKeyId":\s*"([^"]+)"')
 # moto's dictionaries are shared by all threads, and one that changes while another reads it is an
@@ -30,6 +33,7 @@ ACCESS_KEY = re.compile(r'<AccessKeyId>([^<]+)</AccessKeyId>|"AccessKeyId":\s*"(
 # the same ones. None makes a call while it is answered, as Lambda's Invoke does: none waits for
 # itself.
 ONE_AT_A_TIME = (("ec2", "autoscaling", "elb", "elbv2"), ("iam",), ("events",))
+OF_S3 = ("get_object", "put_object", "list_objects_v2", "list_object_versions")
 ERROR_CODE = re.compile(r'<Code>([^<]+)</Code>|"__type":\s*"(?:[^"#]*#)?([^"]+)"')
 
 
@@ -199,14 +203,25 @@ class CallLog:
 
         BaseResponse.call_action = call_action
         try:
-            yield
+            with mock.patch.multiple(S3Response, **{of: self._of_s3(of) for of in OF_S3}):
+                yield
         finally:
             BaseResponse.call_action = answer
 
-    def _handle(self, response: BaseResponse, answer: Callable):
+    def _of_s3(self, name: str) -> Callable:
+        """A method of moto's S3, which does not go by way of call_action, with its call logged."""
+        method = getattr(S3Response, name)
+
+        def handled(response: S3Response, *arguments):
+            operation = "".join(map(str.capitalize, name.split("_")))
+            return self._handle(response, lambda one: method(one, *arguments), operation)
+
+        return functools.wraps(method)(handled)
+
+    def _handle(self, response: BaseResponse, answer: Callable, operation: str | None = None):
         call = Call(
             service=response.boto3_service_name,
-            operation=response._get_action() or "?",
+            operation=operation or response._get_action() or "?",
             account_id=response.current_account,
             region=response.region,
             access_key=response.access_key,

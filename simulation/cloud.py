@@ -51,6 +51,7 @@ from .lambda_service import Invocation, LambdaService
 from .lambda_template import forking
 from .load_balancing import corrected_load_balancing
 from .quick_moto import quick_moto
+from .s3 import corrected_s3
 from .sns import corrected_sns
 from .sqs import feeding_from_queues, old_messages_are_held, queues_have_policies
 from .stack_sets import corrected_stack_sets
@@ -146,6 +147,7 @@ class Cloud:
             stack.enter_context(old_messages_are_held())
             stack.enter_context(keys_have_their_policies())
             stack.enter_context(corrected_sns())
+            stack.enter_context(corrected_s3())
             stack.enter_context(queues_have_policies())
             stack.enter_context(self.call_log.recording())
             self.endpoint = stack.enter_context(_serving())

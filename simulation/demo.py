@@ -203,8 +203,9 @@ def play(event, output, mode=autonomy.CONTAIN):
         mailer_stack = deploy.mailer_stack(cloud, account, region)
         deploy.account_stack(cloud, account, region, mailer_stack["MailQueueArn"])
         story.tell("CloudFormation stacks of infra/ created")
+        bucket = deploy.stack(cloud, "evidence.yml", account, region)["BucketName"]
         policies = [f"policies/{name}.yml" for name in POLICIES]
-        deploy.deploy(cloud, policies, account, region, mode)
+        deploy.deploy(cloud, policies, account, region, mode, evidence_bucket=bucket)
         names = ", ".join(Path(p).stem for p in policies)
         story.tell(f"deployed by `custodian run`, mode [bold]{mode}[/]: {names}")
         deploy_mailer(cloud, sink, account, region, mailer_stack)
@@ -237,6 +238,7 @@ def play(event, output, mode=autonomy.CONTAIN):
             isolated = world.targets[:1]
         if responded and mode != autonomy.OBSERVE:
             problems += release(story, cloud, sink, world, isolated, everything)
+            problems += verify_case(story, cloud, world)
         saved = save(output, cloud, sink, event, before, after)
 
     story.heading("Saved")
@@ -331,6 +333,16 @@ def release(story, cloud, sink, world, instances, everything):
     if not different:
         story.tell(f"[green]Everything is as it was before: {', '.join(everything)}.[/]")
     return [f"after the release {name} are not as they were" for name in different]
+
+
+def verify_case(story, cloud, world):
+    """Prove the case record as `make verify-case` does."""
+    story.heading("The case record: make verify-case INSTANCE=... REGION=...")
+    said = ["verify-case", "--region", world.region, "--instance", world.target]
+    done = deploy.deployment(cloud, said, world.account_id, world.region)
+    for line in done.stdout.splitlines():
+        story.tell(plain(line))
+    return [f"the case record is not proven: {done.stdout[-500:]}"] if done.returncode else []
 
 
 def by_hand(story, cloud, sink, world, finding):

@@ -190,7 +190,7 @@ def deploy(
     """`custodian run` of policy files, which deploys those with a Lambda mode.
 
     autonomy: the variable of that name, as `make deploy MODE=...` sets it; None leaves it unset.
-    variables: others, with `_` for `-`: `member_role`, `max_per_hour`.
+    variables: others, with `_` for `-`: `member_role`, `max_per_hour`, `evidence_bucket`.
     """
     arguments = ["run", "--region", region, "-s", cloud.folder / "custodian", *policies]
     said = {name.replace("_", "-"): value for name, value in variables.items()}

@@ -57,6 +57,7 @@ from moto.ec2.models.tags import TagBackend
 from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
+from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.tags import TagResponse
 
@@ -1006,3 +1007,29 @@ def only_what_exists_is_tagged() -> Iterator[Any]:
         return checked
 
     yield _replace(EC2Backend, "do_resources_exist", all_exist)
+
+
+# -- the console -------------------------------------------------------------------------------
+
+
+@correction
+def a_running_instance_has_a_screenshot() -> Iterator[Any]:
+    """GetConsoleScreenshot answers for a running instance, and refuses for another state.
+
+    moto does not have the call. EC2 answers a picture in JPG format, Base64-encoded, of a running
+    instance (API, GetConsoleScreenshot). What it answers of others, and of types that have none, is
+    not documented: here IncorrectInstanceState.
+    """
+
+    def get_console_screenshot(response: General) -> ActionResult:
+        instance = response.ec2_backend.get_instance(response._get_param("InstanceId"))
+        if instance.state != "running":
+            raise EC2ClientError(
+                "IncorrectInstanceState", f"The instance '{instance.id}' is not running"
+            )
+        return ActionResult({"InstanceId": instance.id, "ImageData": _JPG})
+
+    yield mock.patch.object(General, "get_console_screenshot", get_console_screenshot, create=True)
+
+
+_JPG = "/9j/4AAQSkZJRgABAQEAYABgAAD/2Q=="  # the begin and the end of one

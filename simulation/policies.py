@@ -46,6 +46,7 @@ COMPARE = {
     "StringEquals": str.__eq__,
     "StringEqualsIgnoreCase": lambda pattern, text: pattern.lower() == text.lower(),
     "StringLike": like,
+    "Bool": lambda pattern, text: pattern.lower() == text.lower(),
     "ArnEquals": arn_like,
     "ArnLike": arn_like,
 }
@@ -97,6 +98,13 @@ def is_of(principal: str, named: object) -> bool:
     return not {principal, account, root}.isdisjoint(identities)
 
 
+def is_about(statement: dict, resource: str, context: Mapping) -> bool:
+    """Whether a statement is about a resource: one that `Resource` names, or `NotResource` not."""
+    without = "NotResource" in statement
+    named = filled(statement["NotResource" if without else "Resource"], context)
+    return any(like(one, resource) for one in named) is not without
+
+
 def effect(policy: str | dict, request: Request) -> str | None:
     """What a policy says: "Deny", "Allow", or None when it says nothing."""
     document = json.loads(policy) if isinstance(policy, str) else policy
@@ -106,7 +114,7 @@ def effect(policy: str | dict, request: Request) -> str | None:
         for statement in listed(document["Statement"])
         if is_of(request.principal, statement["Principal"])
         and any(like(one.lower(), request.action.lower()) for one in listed(statement["Action"]))
-        and any(like(one, request.resource) for one in listed(statement["Resource"]))
+        and is_about(statement, request.resource, context)
         and all(
             applies(operator, filled(wanted, context), context.get(key.lower()))
             for operator, keys in statement.get("Condition", {}).items()

@@ -45,7 +45,7 @@ REPEATS = re.compile(
     r"|test_every_record_is_taken_where_the_metadata_service_shows_the_tags\[(?!isolate)"
     r"|test_service.py::test_(?!out_of_the_group|an_instance_of_a_warm|everything_is|a_suspension)"
     r"|test_evidence.py::test_(?!everything_is|one_volume|many_volumes|the_record_of_a_run)"
-    r"|test_dying_after_any_call_is_completed.*\[(preserve-evidence|leave-service|cordon-node)"
+    r"|test_dying_after_any_call_is_completed.*\[(preserve-evidence|leave-service|cordon-node|write-case)"
     r"|test_a_revert_that_dies_after_any_call.*\[(restore-settings|uncordon-node)"
     r"|\[(EnteringStandby|Pending:Wait|Warmed:Pending:Wait)\]"
     r"|test_what_is_malformed_on_the_acl_stops_no_release\[(?!\*)"

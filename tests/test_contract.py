@@ -155,11 +155,15 @@ def operations_of(client):
     return boto3.client(client, "us-east-1").meta.service_model.operation_names
 
 
+# Calls that IAM has another name for
+CALLED = {"s3:ListBucket": "s3:ListObjectsV2"}
+
+
 @each_action
 def test_action_names_real_permissions(resource, name):
     action = ACTIONS[resource, name]
     for permission in action.permissions:
-        service, _, operation = permission.partition(":")
+        service, _, operation = CALLED.get(permission, permission).partition(":")
         known = [operations_of(client) for client in CLIENTS.get(service, [service])]
         assert operation in itertools.chain(*known), (
             f"action {name} of {resource}: {permission} in its `permissions` is no call of AWS"
@@ -471,11 +475,14 @@ def test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy(path, policy):
         words.append("member-role")
         if "isolate-instance" in changing(path):
             words.append("max-per-hour")
+        if "write-case" in changing(path):
+            words.append("evidence-bucket")
     wanted = {word: f"{{{word}}}" for word in words}
     found = policy["mode"].get("execution-options")
     assert found == wanted, (
         f"policy {policy['name']}: make `execution-options` of its mode {wanted}, not {found}: "
-        "what a deploy says, MODE, MEMBER_ROLE and MAX_PER_HOUR, gets into the function by them"
+        "what a deploy says, MODE, MEMBER_ROLE, MAX_PER_HOUR and EVIDENCE_BUCKET, gets into the "
+        "function by them"
     )
 
 

@@ -131,6 +131,8 @@ def test_groups_are_said_on_the_command_line_and_are_not_those_of_bash(make):
     "arguments, reason",
     [
         (["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "RECORD=;"], "RECORD=;"),
+        (["verify-case", f"REGION={REGION}", "EVIDENCE_BUCKET=x'y"], "EVIDENCE_BUCKET=x'y is not"),
+        (["case", "INSTANCE=i-0abc1234def567890"], "say REGION=..."),
         (
             ["release", f"REGION={REGION}", "INSTANCE=i-0abc1234def567890", "GROUPS=x'y"],
             "GROUPS=x'y is not eni-",

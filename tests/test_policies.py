@@ -63,7 +63,8 @@ def test_a_release_undoes_each_step_of_an_isolation_the_last_first():
     others.remove("seal-record")
     back = [revert(of[name]).name for name in [isolate, *reversed(others), "seal-record"]]
     assert [*steps("ec2-release")] == [
-        "verify-record", *back, "archive-finding", "notify-release", "fail-unless-complete"
+        "verify-record", *back, "archive-finding",
+        "write-case", "notify-release", "fail-unless-complete",
     ], "ec2-release: the revert of each step of ec2-isolate, in this order"  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from simulation.ecs import corrected_ecs
 from simulation.guardduty import findings_by_api
 from simulation.iam import corrected_iam
 from simulation.load_balancing import corrected_load_balancing
+from simulation.s3 import corrected_s3
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,13 @@ def aws():
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setattr(time, "sleep", lambda seconds: None)
-        with corrected_ec2(), corrected_load_balancing(), corrected_iam(), corrected_ecs():
+        with (
+            corrected_ec2(),
+            corrected_load_balancing(),
+            corrected_iam(),
+            corrected_ecs(),
+            corrected_s3(),
+        ):
             session = boto3.Session("testing", "testing", region_name=stages.REGION)
             yield SimpleNamespace(wire=Wire(), client=functools.cache(session.client))
     reset_session_cache()

@@ -6,6 +6,7 @@ compare, with the tags.
 """
 
 import functools
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -700,6 +701,64 @@ class Seal(Stage):
         return {"seal": self.tags(self.shared["forensic"]).get(seal)}
 
 
+class Case(Stage):
+    """An incident whose snapshots are made, and a bucket that locks what is written to it."""
+
+    step = "write-case"
+    one_change = True  # without its record there is no manifest
+    rare = ("lambda:ListTags",)  # where a person says no bucket
+
+    @classmethod
+    def share(cls, client):
+        client("s3").create_bucket(
+            Bucket="evidence",
+            ObjectLockEnabledForBucket=True,
+            CreateBucketConfiguration={"LocationConstraint": REGION},
+        )
+        return super().share(client)
+
+    def setup(self):
+        self.instance = self.launch()
+        began = {"forensic:isolated-at": "2024-11-23T09:00:00+00:00"}
+        of_snapshot = began | {"forensic:instance": self.instance}
+        tags = [{"Key": key, "Value": value} for key, value in of_snapshot.items()]
+        made = self.ec2.create_snapshots(
+            InstanceSpecification={"InstanceId": self.instance},
+            TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags}],
+        )
+        self.snapshot = made["Snapshots"][0]["SnapshotId"]
+        self.ec2.create_tags(Resources=[self.instance], Tags=tags[:1])
+
+    def data(self):
+        return {"bucket": "evidence"}
+
+    def stored(self):
+        """What is in the folder of the case: {name: body}."""
+        s3, folder = self.client("s3"), f"cases/{ACCOUNT}/{REGION}/{self.instance}-20241123T090000/"
+        keys = [o["Key"] for o in s3.list_objects_v2(Bucket="evidence", Prefix=folder)["Contents"]]
+        return {
+            key.removeprefix(folder): s3.get_object(Bucket="evidence", Key=key)["Body"].read()
+            for key in keys
+        }
+
+    def state(self):
+        """Without the calls of runs, which differ, and what follows from them."""
+        shown = self.client("s3").list_objects_v2(Bucket="evidence", Prefix=f"cases/{ACCOUNT}")
+        if not any(self.instance in found["Key"] for found in shown.get("Contents", ())):
+            return {"case": None}
+        stored = self.stored()
+        case = json.loads(stored.get("case.json", "null")) or {}
+        hashed = self.tags(self.snapshot).get("forensic:case-sha256")
+        return {
+            "names": sorted(stored),
+            "findings": [finding["id"] for finding in case.get("findings", ())],
+            "runs": len(case.get("runs", ())),
+            "snapshots": [snapshot["id"] for snapshot in case.get("snapshots", ())],
+            "files": [file["name"] for file in case.get("files", ())],
+            "is proven": hashlib.sha256(stored.get("manifest.json", b"")).hexdigest() == hashed,
+        }
+
+
 STAGES = [
     Isolate,
     Seal,
@@ -714,6 +773,7 @@ STAGES = [
     FindingSessions,
     AccessKey,
     ForensicGroup,
+    Case,
     Archive,
     MalwareScan,
 ]

@@ -15,6 +15,8 @@ import custom_actions  # noqa: F401 - registers the steps
 from custom_actions.response import OUTCOMES
 
 RECORDS = ("CreateTags", "DeleteTags", "TagUser", "UntagUser", "TagRole", "UntagRole")
+# IAM's names of what is called otherwise
+NAMES = {"s3:ListObjectsV2": "s3:ListBucket"}
 PREFIXES = {"elb": "elasticloadbalancing", "elbv2": "elasticloadbalancing"}
 
 
@@ -49,6 +51,7 @@ class Wire:
     def before(self, model, **kw):
         service = model.service_model.service_name
         name = f"{PREFIXES.get(service, service)}:{model.name}"
+        name = NAMES.get(name, name)
         self.calls.append(name)
         answer = self.fault and self.fault(len(self.calls) - 1, name)
         if answer is self.SWALLOW:

@@ -9,6 +9,7 @@ from deployment.policies import policies
 from deployment.targets import Target
 
 SAID = {"autonomy": "observe", "member-role": "none", "max-per-hour": "policy"}
+SAID["evidence-bucket"] = "none"
 
 
 def test_it_does_not_depend_on_the_machine(monkeypatch):

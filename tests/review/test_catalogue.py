@@ -97,10 +97,11 @@ def test_what_triggers_a_policy_is_counted(page):
 
 def test_how_a_policy_is_undone(page):
     undo = {row[0].partition("]")[0][1:]: row[3] for row in rows(page.partition("\n## ")[0])}
+    scanned, stays = "[`scan-for-malware`](#scan-for-malware)", "[`write-case`](#write-case)"
     assert undo["isolation-guard"] == "`make release`"
-    scanned = "[`scan-for-malware`](#scan-for-malware)"
-    assert undo["ec2-isolate"] == f"`make release`, but not {scanned}"
-    assert undo["ec2-release"] == "`make isolate`, but not [`archive-finding`](#archive-finding)"
+    assert undo["ec2-isolate"] == f"`make release`, but not {scanned}, {stays}"
+    archived = "[`archive-finding`](#archive-finding)"
+    assert undo["ec2-release"] == f"`make isolate`, but not {archived}, {stays}"
     assert undo["iam-role-revoke-sessions"] == "`make restore-sessions`"
     assert undo["iam-user-deactivate-access-key"] == "`make reactivate-key`"
     assert undo["finding-notify"] == undo["guardduty-guard"] == "nothing to undo"

@@ -4,6 +4,7 @@ Every test of a correction runs three times: with the corrections it names, with
 plain moto, where it must fail. If it passes there, moto has been repaired: delete the correction.
 """
 
+import base64
 import threading
 from contextlib import nullcontext
 from datetime import timedelta
@@ -749,7 +750,7 @@ def fingerprint() -> list[object]:
         *(double.NetworkInterface, double.NetworkInterfaceBackend, double.Instance),
         *(double.InstanceBackend, double.SecurityGroupBackend, double.TagBackend),
         *(double.EC2Backend, double.ElasticNetworkInterfaces, double.InstanceResponse),
-        *(double.TagResponse, double.NetworkAcl, double.NetworkAclBackend),
+        *(double.TagResponse, double.NetworkAcl, double.NetworkAclBackend, double.General),
         *(double.EBSBackend, double.ElasticBlockStore),
     ]
     mappings = [
@@ -947,6 +948,21 @@ def test_what_moto_does_right_about_network_acls(ec2, net):
     filters = [{"Name": "association.subnet-id", "Values": [net.subnet]}]
     (shown,) = ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
     assert shown["IsDefault"] and shown["VpcId"] == net.vpc
+
+
+@needs("a_running_instance_has_a_screenshot")
+def test_a_running_instance_has_a_screenshot(ec2, net):
+    (launched,) = ec2.run_instances(
+        ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SubnetId=net.subnet
+    )["Instances"]
+    instance = launched["InstanceId"]
+
+    shown = ec2.get_console_screenshot(InstanceId=instance)
+
+    assert base64.b64decode(shown["ImageData"]).startswith(b"\xff\xd8")
+    ec2.stop_instances(InstanceIds=[instance])
+    with refused("IncorrectInstanceState"):
+        ec2.get_console_screenshot(InstanceId=instance)
 
 
 def test_every_correction_has_a_test():
