@@ -47,14 +47,14 @@ def finding_headline(event):
     count = mapping(finding, "service").get("count")
     line = (
         f"GuardDuty Finding | ID: {one_line(finding.get('id'), 64) or '(none)'}: "
-        f"The {_subject(finding)} may be compromised and should be investigated"
+        f"The {subject(finding)} may be compromised and should be investigated"
     )
     if isinstance(count, int) and count > 1:
         line += f" (seen {count} times)"
     return one_line(f"[SAMPLE] {line}" if is_sample(event) else line)
 
 
-def _subject(finding):
+def subject(finding):
     """What the finding is about, in words."""
     resource = mapping(finding, "resource")
     access = mapping(resource, "accessKeyDetails")
@@ -135,7 +135,7 @@ def credential_headline(finding, outcomes, command=None, who=None):
     """
     access = mapping(finding, "resource", "accessKeyDetails")
     discovered = (
-        f"GuardDuty discovered that credentials of the {_subject(finding)} may be in the wrong "
+        f"GuardDuty discovered that credentials of the {subject(finding)} may be in the wrong "
         f"hands: {one_line(finding.get('title'), 300)}"
     )
     step = next((o for o in outcomes if "revoked" in o), {})
