@@ -24,6 +24,7 @@ NOT_CUT = "forensic:connections-not-cut"
 DENY = "forensic:deny:"
 SETTINGS = "forensic:settings"
 SNAPSHOTS = "forensic:snapshots"
+MEMORY = "forensic:memory"
 INSTANCE = "forensic:instance"
 AUTO_SCALING_GROUP = "forensic:auto-scaling-group"
 LOAD_BALANCERS = "forensic:load-balancers"
@@ -109,6 +110,12 @@ KEYS = {
         "time of the incident and ids of its snapshots",
         "preserve-evidence",
         "restore-settings",
+    ),
+    MEMORY: Key(
+        "instance",
+        "<finding>:<command>:<how it ended>, of the capture of its memory before the isolation",
+        "capture-memory",
+        "release-instance",
     ),
     INSTANCE: Key("snapshot", "id of the instance", "preserve-evidence", "nobody"),
     AUTO_SCALING_GROUP: Key(
@@ -229,7 +236,7 @@ BY_HAND = "c7n:by-hand"
 WAITED = "c7n:waited"
 
 # What a release takes off the instance itself.
-OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, DEPLOYMENT, NOTIFIED, GUARDED, NOT_CUT)
+OF_THE_INCIDENT = (STATE, FINDING, ISOLATED_AT, DEPLOYMENT, NOTIFIED, GUARDED, NOT_CUT, MEMORY)
 
 # What a release goes by, on the instance, besides the denies of addresses.
 OF_THE_WAY_BACK = (
@@ -310,8 +317,8 @@ def record_keys(interface):
 
 
 def is_of_the_pack(key):
-    """Whether the pack writes tags with this key on instances while it responds."""
-    written = (*OF_THE_INCIDENT, *OF_THE_WAY_BACK)
+    """Whether the pack writes tags with this key on instances from the isolation on."""
+    written = {*OF_THE_INCIDENT, *OF_THE_WAY_BACK} - {MEMORY}  # which is there before
     return PART.sub("", key) in written or key.startswith(DENY)
 
 

@@ -16,6 +16,7 @@ from simulation.ec2 import corrected_ec2
 from simulation.guardduty import findings_by_api
 from simulation.iam import corrected_iam
 from simulation.load_balancing import corrected_load_balancing
+from simulation.ssm import corrected_ssm
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def aws():
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setattr(time, "sleep", lambda seconds: None)
-        with corrected_ec2(), corrected_load_balancing(), corrected_iam():
+        with corrected_ec2(), corrected_load_balancing(), corrected_iam(), corrected_ssm():
             session = boto3.Session("testing", "testing", region_name=stages.REGION)
             yield SimpleNamespace(wire=Wire(), client=functools.cache(session.client))
     reset_session_cache()

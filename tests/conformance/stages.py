@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from custom_actions import seal
-from simulation import guardduty
+from simulation import guardduty, ssm
 from simulation.ec2 import put_root_on_instance_store
 from simulation.load_balancing import put_into
 
@@ -613,6 +613,31 @@ class Seal(Stage):
         return {"seal": self.tags(self.shared["forensic"]).get(seal)}
 
 
+class Memory(Stage):
+    step = "capture-memory"
+    one_change = True
+
+    @classmethod
+    def share(cls, client):
+        content = {"schemaVersion": "2.2", "description": "x", "mainSteps": []}
+        client("ssm").create_document(
+            Name="CaptureMemory", Content=json.dumps(content), DocumentType="Command"
+        )
+        return super().share(client)
+
+    def setup(self):
+        super().setup()
+        ssm.agent(ACCOUNT, REGION, self.instance)
+
+    def data(self):
+        return {"document": "CaptureMemory"}
+
+    def state(self):
+        mark = self.tags(self.instance).get("forensic:memory", "::")
+        sent = ssm.commands(ACCOUNT, REGION, self.instance)
+        return {"mark": mark.split(":")[2], "sent": bool(sent)}
+
+
 STAGES = [
     Isolate,
     Seal,
@@ -627,4 +652,5 @@ STAGES = [
     AccessKey,
     ForensicGroup,
     Archive,
+    Memory,
 ]
