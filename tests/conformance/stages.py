@@ -651,6 +651,6 @@ STAGES = [
     FindingSessions,
     AccessKey,
     ForensicGroup,
-    Archive,
     Memory,
+    Archive,
 ]
