@@ -12,6 +12,7 @@ else:
 
 from custom_actions import (  # noqa: F401
     api_call,
+    digest,
     finding,
     headline,
     isolated,

@@ -33,9 +33,14 @@ def begin(context):
     _remaining = getattr(context, "get_remaining_time_in_millis", None)
 
 
+def left():
+    """Seconds until the steps have to end."""
+    return float("inf") if _remaining is None else _remaining() / 1000 - RESERVE
+
+
 def is_over():
     """Whether the steps have to end."""
-    return _remaining is not None and _remaining() < RESERVE * 1000
+    return left() < 0
 
 
 @contextlib.contextmanager

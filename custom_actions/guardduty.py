@@ -13,3 +13,19 @@ def find(client, finding_id):
         for finding in asked["Findings"]:
             return detector, finding
     return None
+
+
+def newest(client, detector, criterion, most):
+    """(ids of findings, the one updated last first, `most` of them; whether there are more).
+
+    criterion: of ListFindings. Raises ClientError. IAM: guardduty:ListFindings.
+    https://docs.aws.amazon.com/guardduty/latest/APIReference/API_ListFindings.html
+    """
+    pages = client.get_paginator("list_findings").paginate(
+        DetectorId=detector,
+        FindingCriteria={"Criterion": criterion},
+        SortCriteria={"AttributeName": "updatedAt", "OrderBy": "DESC"},
+        PaginationConfig={"PageSize": 50, "MaxItems": most + 1},
+    )
+    found = [finding for page in pages for finding in page["FindingIds"]]
+    return found[:most], len(found) > most

@@ -19,12 +19,13 @@ from c7n.structure import StructureParser
 import custom_actions  # noqa: F401 - registers the actions
 from custom_actions import autonomy, central, deadline, timeline
 from custom_actions.clients import FunctionSessions, client
-from custom_actions.modes import ApiCallMode, FindingMode
+from custom_actions.finding import mapping
+from custom_actions.modes import ApiCallMode, FindingMode, ScheduledMode
 from custom_actions.response import MISSHAPEN, OUTCOMES, readable
 
 log = logging.getLogger("custodian.lambda")
 
-MODES = {"guard-duty": FindingMode, "cloudtrail": ApiCallMode}
+MODES = {"guard-duty": FindingMode, "cloudtrail": ApiCallMode, "periodic": ScheduledMode}
 
 
 @functools.cache
@@ -104,8 +105,10 @@ def outcomes_of(resources, id_key):
 
 
 def subject(event):
-    """The id of the finding, or of the API call, that a line of the log is found by."""
-    return event["detail"].get("id") or event["detail"].get("eventID")
+    """The id of the finding, or of the API call, that a line of the log is found by; the schedule's
+    event has an id of its own."""
+    detail = mapping(event, "detail")
+    return detail.get("id") or detail.get("eventID") or event.get("id")
 
 
 def ended(answer):

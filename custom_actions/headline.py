@@ -56,7 +56,7 @@ def finding_headline(event):
     """`GuardDuty Finding | ID: ...: The EC2 instance ... may be compromised ...`."""
     finding = mapping(event, "detail")
     count = mapping(finding, "service").get("count")
-    what, kind = _subject(finding), one_line(finding.get("type"), 128)
+    what, kind = subject(finding), one_line(finding.get("type"), 128)
     if kind.startswith("Policy:") or what.startswith(STORED):
         told = (
             f"GuardDuty reports {kind or 'a finding'} about the {what}; it should be investigated"
@@ -105,7 +105,7 @@ OF_A_SEQUENCE = {
 NAMED = 3  # of several, those that a headline names
 
 
-def _subject(finding):
+def subject(finding):
     """What the finding is about, in words."""
     kind = text(mapping(finding, "resource"), "resourceType")
     access = mapping(finding, "resource", "accessKeyDetails")
@@ -301,7 +301,7 @@ def credential_headline(finding, outcomes, command=None, who=None):
     """
     access = mapping(finding, "resource", "accessKeyDetails")
     discovered = (
-        f"GuardDuty discovered that credentials of the {_subject(finding)} may be in the wrong "
+        f"GuardDuty discovered that credentials of the {subject(finding)} may be in the wrong "
         f"hands: {one_line(finding.get('title'), 300)}"
     )
     step = next((o for o in outcomes if "revoked" in o), {})

@@ -9,7 +9,7 @@ import functools
 from c7n.cwe import CloudWatchEvents
 from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.filters.core import BooleanGroupFilter, EventFilter
-from c7n.policy import CloudTrailMode, GuardDutyMode
+from c7n.policy import CloudTrailMode, GuardDutyMode, LambdaMode, PeriodicMode
 from c7n.utils import chunks
 
 from custom_actions import builtin, clients, seal
@@ -232,6 +232,28 @@ class ApiCallMode(CloudTrailMode):
             for instance in known(ec2, sealed)
             if subnets & {i["SubnetId"] for i in instance["NetworkInterfaces"]}
         ]
+
+
+class ScheduledMode(PeriodicMode):
+    """Custodian's periodic mode, for policies on the account: a schedule of EventBridge runs it.
+
+    Custodian's own hands no event on, by which a run knows the day that it is about when it is
+    tried again later, and does nothing where the policy may change nothing; a mail changes nothing.
+    """
+
+    @staticmethod
+    def refusal(event):
+        """Why an event is nothing for a policy in this mode, or None."""
+        if event.get("detail-type") != "Scheduled Event" or event.get("source") != "aws.events":
+            kind = event.get("detail-type")
+            return f"not an event of a schedule of EventBridge (detail-type {kind!r})"
+        return None
+
+    def run(self, event, lambda_context):
+        return LambdaMode.run(self, event, lambda_context)
+
+    def resolve_resources(self, event):
+        return described(self.policy.resource_manager, [self.policy.options.account_id])
 
 
 def asks_event_alone(element):

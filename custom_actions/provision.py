@@ -23,6 +23,7 @@ from c7n.policy import LambdaMode
 from c7n.utils import generate_arn, get_partition, local_session
 
 from custom_actions import autonomy, case, central
+from custom_actions.finding import mapping
 from custom_actions.record import EVIDENCE_BUCKET, MAX_PER_HOUR
 from custom_actions.response import error_code, ignoring
 from custom_actions.version import VERSION, VERSION_TAG
@@ -350,7 +351,7 @@ def settle_member_role(policy, deployed):
     remember(policy, central.TAG, name)
     # the account stays open until there is an event
     mode[central.OPTION] = f"arn:{get_partition(region)}:iam::{{account_id}}:role/{role}"
-    mode["pattern"]["detail"].pop("accountId", None)
+    mapping(mode, "pattern", "detail").pop("accountId", None)
     for action in policy.data["actions"]:
         transport = action.get("transport", {}) if isinstance(action, dict) else {}
         if transport.get("type") == "sns" and not transport["topic"].startswith("arn:"):

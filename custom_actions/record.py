@@ -25,6 +25,7 @@ DENY = "forensic:deny:"
 SETTINGS = "forensic:settings"
 SNAPSHOTS = "forensic:snapshots"
 MALWARE_SCAN = "forensic:malware-scan"
+MEMORY = "forensic:memory"
 INSTANCE = "forensic:instance"
 CASE = "forensic:case"
 VOLUME = "forensic:volume"
@@ -121,6 +122,12 @@ KEYS = {
         "instance",
         "<time of the incident>=<id of GuardDuty's malware scan>",
         "scan-for-malware",
+        "release-instance",
+    ),
+    MEMORY: Key(
+        "instance",
+        "<finding>:<command>:<how it ended>, of the capture of its memory before the isolation",
+        "capture-memory",
         "release-instance",
     ),
     INSTANCE: Key("snapshot", "id of the instance", "preserve-evidence", "nobody"),
@@ -277,6 +284,7 @@ OF_THE_INCIDENT = (
     GUARDED,
     NOT_CUT,
     MALWARE_SCAN,
+    MEMORY,
 )
 
 # What a release goes by, on the instance, besides the denies of addresses.
@@ -359,8 +367,8 @@ def record_keys(interface):
 
 
 def is_of_the_pack(key):
-    """Whether the pack writes tags with this key on instances while it responds."""
-    written = (*OF_THE_INCIDENT, *OF_THE_WAY_BACK)
+    """Whether the pack writes tags with this key on instances from the isolation on."""
+    written = {*OF_THE_INCIDENT, *OF_THE_WAY_BACK} - {MEMORY}  # which is there before
     return PART.sub("", key) in written or key.startswith(DENY)
 
 

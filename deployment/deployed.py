@@ -205,6 +205,11 @@ def rule(checks, client, wanted, mend):
     checks.say("rule", enabled, found, mend)
     same = normal(json.loads(there.get("EventPattern", "{}"))) == normal(wanted.pattern)
     checks.say("pattern", same, "of here" if same else "not that of here", mend)
+    said = there.get("ScheduleExpression")
+    if said or wanted.schedule:
+        found = said or "none: it never runs"
+        found += "" if said == wanted.schedule else f", not {wanted.schedule or 'none'}"
+        checks.say("schedule", said == wanted.schedule, found, mend)
     targets = client.list_targets_by_rule(Rule=name)["Targets"]
     ours = [one for one in targets if one["Arn"] == wanted.func.arn]
     queue = wanted.func.dead_letter_config.get("TargetArn")

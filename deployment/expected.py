@@ -30,13 +30,15 @@ class Expected:
     """The function of a policy and its rule as a deploy would make them.
 
     func: Custodian's PolicyLambda. config: of the function, as `create_function` takes it, with
-    the tags. pattern: of the rule. made: makes the function anew with another tracer.
+    the tags. pattern: of the rule, {} where it has a schedule; schedule: None where it has none.
+    made: makes the function anew with another tracer.
     """
 
     policy: str
     func: mu.PolicyLambda
     config: dict
     pattern: dict
+    schedule: str | None
     made: Callable
 
     def has_code(self, sha256):
@@ -62,8 +64,9 @@ def expected(target, session, policy, said):
     made = functools.partial(function, target, session, policy, said)
     func = made(None)
     (source,) = func.get_events(None)
-    pattern = json.loads(source.render_event_pattern())
-    return Expected(policy["name"], func, func.get_config(), pattern, made)
+    pattern = json.loads(source.render_event_pattern() or "{}")
+    schedule = source.data.get("schedule")
+    return Expected(policy["name"], func, func.get_config(), pattern, schedule, made)
 
 
 def function(target, session, policy, said, tracer):

@@ -273,6 +273,12 @@ def page():
         "### With CutTrackedConnections\n\nBesides, for `cut-tracked-connections: true`. It may "
         "then put an interface into any group.\n\n" + _table(statements(cut), transition)
     )
+    memory = statements(resources("account.yml")["Memory"]["Properties"]["PolicyDocument"])
+    parts.append(
+        "### With MemoryDocument\n\nBesides, for `capture-memory`. It may then run that document, "
+        "as root, on every instance that Systems Manager manages.\n\n"
+        + _table(memory, dict.fromkeys(allowed(memory), ["`capture-memory`"]))
+    )
     declared = {}
     for name in by_hand():
         for who, actions in why(name).items():

@@ -54,6 +54,7 @@ from .quick_moto import quick_moto
 from .s3 import corrected_s3
 from .sns import corrected_sns
 from .sqs import feeding_from_queues, old_messages_are_held, queues_have_policies
+from .ssm import corrected_ssm
 from .stack_sets import corrected_stack_sets
 
 # The role that AWS Organizations makes in member accounts; whoever works in one is this role.
@@ -139,6 +140,7 @@ class Cloud:
             stack.enter_context(corrected_ecs())
             stack.enter_context(corrected_iam())
             stack.enter_context(findings_by_api())
+            stack.enter_context(corrected_ssm())
             stack.enter_context(corrected_lambda())
             stack.enter_context(no_value_is_no_element())
             stack.enter_context(corrected_change_sets())

@@ -2,7 +2,8 @@
 
 moto matches events and rules but delivers to SQS, log groups and other buses only; at a Lambda
 target it raises. Its events carry `time` as a number and an `ingestion-time`, and a disabled rule
-gets them too. A Lambda target here gets the event as EventBridge delivers it. Unlike EventBridge,
+gets them too, and one with a schedule and no pattern gets all. A Lambda target here gets the event
+as EventBridge delivers it, one with a schedule its own alone (`scheduled`). Unlike EventBridge,
 `PutEvents` takes events whose source begins with `aws.`: only AWS itself may send those for real.
 
 An event that cannot be delivered goes to the dead-letter queue of the target, if that has one and
@@ -23,6 +24,8 @@ from fnmatch import fnmatchcase
 from moto.awslambda.models import LambdaFunction, lambda_backends
 from moto.events.models import Rule
 from moto.sqs.models import sqs_backends
+
+SCHEDULED = "Scheduled Event"
 
 
 @dataclass
@@ -116,6 +119,33 @@ def bury(rule: Rule, target: dict, undelivered: Undelivered) -> None:
     undelivered.dead_letter = arn
 
 
+def _is_for(rule: Rule, event: dict) -> bool:
+    """Whether an event is for a rule. One that has a schedule and no pattern gets its own alone."""
+    if not rule.event_pattern.get_pattern():
+        return event["detail-type"] == SCHEDULED and event["resources"] == [rule.arn]
+    return rule.event_pattern.matches_event(event)
+
+
+def scheduled(rule_arn: str, at: str) -> dict:
+    """The event that EventBridge makes for a rule whose schedule is due; at: its time.
+
+    moto never makes one. Put it on the bus, which gives it to the rule that it names.
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
+    """
+    _, _, _, region, account_id, _ = rule_arn.split(":")
+    return {
+        "version": "0",
+        "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa",
+        "detail-type": SCHEDULED,
+        "source": "aws.events",
+        "account": account_id,
+        "time": at,
+        "region": region,
+        "resources": [rule_arn],
+        "detail": {},
+    }
+
+
 @contextlib.contextmanager
 def delivering_to_lambda(
     invoke_later: Callable, failed: Callable[[Undelivered], object]
@@ -127,7 +157,7 @@ def delivering_to_lambda(
     send = Rule.send_to_targets
 
     def send_to_targets(rule: Rule, original_event: dict, transform_input: bool = True) -> None:
-        if rule.state != "ENABLED" or not rule.event_pattern.matches_event(original_event):
+        if rule.state != "ENABLED" or not _is_for(rule, original_event):
             return
         for target in rule.targets:
             service, _, account_and_name = target["Arn"].partition(":lambda:")

@@ -20,7 +20,9 @@ https://docs.aws.amazon.com/guardduty/latest/APIReference/. Nothing here was run
 
 import contextlib
 import copy
+import functools
 import json
+import operator
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -36,6 +38,12 @@ from moto.moto_api._internal import mock_random
 
 FINDINGS = "{0}/detector/(?P<detector_id>[^/]+)/findings"
 PATHS = [FINDINGS + end for end in ("$", "/get$", "/archive$", "/create$")]
+# The operators of ListFindings that are played; any other is a KeyError.
+OPERATORS = {
+    "equals": lambda value, wanted: str(value).lower() in map(str.lower, wanted),
+    "lessThan": operator.lt,
+    "greaterThanOrEqual": operator.ge,
+}
 # of addresses, and of addresses and domains
 LISTS = {"threatintelset": "threatIntelSetIds", "threatentityset": "threatEntitySetIds"}
 PATHS += [
@@ -70,10 +78,13 @@ def findings_by_api() -> Iterator[None]:
         yield
 
 
-def keep(event: dict) -> dict:
-    """Have GuardDuty of the finding's account and region know it; returns it as it is kept."""
+def keep(event: dict, account_id: str | None = None) -> dict:
+    """Have GuardDuty of the finding's account and region know it; returns it as it is kept.
+
+    account_id: another account that has it, GuardDuty's administrator of its own.
+    """
     detail = copy.deepcopy(event["detail"])
-    _findings(turn_on(detail["accountId"], detail["region"]))[detail["id"]] = detail
+    _findings(turn_on(account_id or detail["accountId"], detail["region"]))[detail["id"]] = detail
     return detail
 
 
@@ -85,21 +96,43 @@ def turn_on(account_id: str, region: str) -> GuardDutyBackend:
     return backend
 
 
+def forget(account_id: str, region: str) -> None:
+    """Have GuardDuty of an account and region have no finding; its detector stays."""
+    _findings(guardduty_backends[account_id][region]).clear()
+
+
 def get_findings(self: GuardDutyResponse) -> str:
     return json.dumps({"findings": _asked_for(self)})
 
 
 def list_findings(self: GuardDutyResponse) -> str:
-    """Those of the types that are asked for, the newest first; no other criterion."""
+    """Those that meet all criteria, the newest first, in pages of 50 as the service has them.
+
+    An administrator account has the findings of its members too: `keep` with its id.
+    """
     backend = self.guardduty_backend
     backend.get_detector(self.path.split("/")[2])
     criteria = (self._get_param("findingCriteria") or {}).get("criterion", {})
-    if set(criteria) - {"type"}:
-        raise NotImplementedError(f"ListFindings by {sorted(criteria)}")
-    types = criteria.get("type", {}).get("equals")
-    found = [f for f in _findings(backend).values() if types is None or f["type"] in types]
+    found = [f for f in _findings(backend).values() if _meets(f, criteria)]
     found.sort(key=lambda finding: finding["updatedAt"], reverse=True)
-    return json.dumps({"findingIds": [finding["id"] for finding in found]})
+    start, size = int(self._get_param("nextToken") or 0), self._get_param("maxResults") or 50
+    answer = {"findingIds": [finding["id"] for finding in found[start : start + size]]}
+    if start + size < len(found):
+        answer["nextToken"] = str(start + size)
+    return json.dumps(answer)
+
+
+def _meets(finding: dict, criteria: dict) -> bool:
+    """Whether a finding meets criteria as API_Condition has them: texts are equal to one of a list,
+    numbers below or above; a time is one of milliseconds since 1970."""
+    for path, condition in criteria.items():
+        value = functools.reduce(lambda inner, key: inner.get(key), path.split("."), finding)
+        if path == "updatedAt":
+            value = datetime.fromisoformat(value).timestamp() * 1000
+        for name, wanted in condition.items():
+            if not OPERATORS[name](value, wanted):
+                return False
+    return True
 
 
 def create_sample_findings(self: GuardDutyResponse) -> str:

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from cloudtrail import ACCOUNT, REGION, api_call
 
-from simulation import deploy
+from simulation import deploy, guardduty
+from simulation.eventbridge import scheduled
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(
@@ -70,7 +71,11 @@ def test_no_policy_changes_anything_and_each_mail_says_the_mode(
     scene.ec2.modify_network_interface_attribute(**opened)
     items = {"items": [{"groupId": g} for g in scene.groups]}
     cloud.client("events", ACCOUNT, REGION).disable_rule(Name="custodian-guardduty-guard")
+    low = scene.finding(scene.instance(), "ec2-port-probe")
+    guardduty.keep(low)
+    digest = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/custodian-finding-digest"
     events = [
+        scheduled(digest, low["detail"]["updatedAt"]),
         scene.finding(scene.instance()),
         identities.stolen(role),
         identities.misused(user, key),
@@ -94,6 +99,6 @@ def test_no_policy_changes_anything_and_each_mail_says_the_mode(
     for message in messages:
         notice = message["event"]["c7n:notice"]
         assert notice["autonomy"] == mode
-        if message["policy"]["name"] != "finding-notify":
+        if message["policy"]["name"] not in ("finding-notify", "finding-digest"):
             word = {"observe": "OBSERVE ONLY", "ask": "ASK"}[mode]
             assert word in notice["headline"] and bool(notice["command"]) is (mode == "ask")

@@ -450,7 +450,7 @@ def document(template, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ForensicGroup", "Isolate", "Keep", *ROLES, "TransitionGroup", "WriteCase"]
+    "name", ["ForensicGroup", "Isolate", "Keep", *ROLES, "TransitionGroup", "Memory", "WriteCase"]
 )
 def test_a_role_in_a_member_may_what_the_function_may_in_its_own_account(name):
     """But for mail, log and dead letters; and its credentials are not a function's."""

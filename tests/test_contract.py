@@ -471,7 +471,7 @@ def test_how_far_and_where_a_policy_may_go_is_said_at_the_deploy(path, policy):
     if "mode" not in policy:
         return
     words = ["autonomy"]
-    if is_for_findings(policy):
+    if is_for_findings(policy) or policy["mode"]["type"] == "periodic":
         words.append("member-role")
         if "isolate-instance" in changing(path):
             words.append("max-per-hour")

@@ -8,6 +8,7 @@ infra/account.yml, a person releases. moto refuses by the names of actions alone
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,10 +16,12 @@ from cloudtrail import INCIDENT, api_call
 
 from infra import permissions as shipped
 from simulation import deploy, guardduty, kubernetes
+from simulation.eventbridge import scheduled
 from simulation.iam import enforcing
 from simulation.load_balancing import put_into
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
+FINDINGS = Path(__file__).parent / "findings"
 ROLES = {name: f"guardduty-response-{name}" for name in shipped.deployed()}
 # Lambda's own, which the simulation does not do as the role
 BY_LAMBDA = {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"}
@@ -273,6 +276,13 @@ class Story:
     def iam_user_deactivate_access_key(self):
         user, (key, _) = self.identities.user()
         return [self.identities.misused(user, key)]
+
+    def finding_digest(self):
+        event = json.loads((FINDINGS / "ec2-port-probe.json").read_text())
+        event["detail"]["updatedAt"] = event["time"]
+        guardduty.keep(event)
+        rule = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/custodian-finding-digest"
+        return [scheduled(rule, event["time"])]
 
     # what a policy for findings does that has no story of its own (make new-policy)
     LIKE = {

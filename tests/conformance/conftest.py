@@ -18,6 +18,7 @@ from simulation.guardduty import findings_by_api
 from simulation.iam import corrected_iam
 from simulation.load_balancing import corrected_load_balancing
 from simulation.s3 import corrected_s3
+from simulation.ssm import corrected_ssm
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,7 @@ def aws():
             corrected_iam(),
             corrected_ecs(),
             corrected_s3(),
+            corrected_ssm(),
         ):
             session = boto3.Session("testing", "testing", region_name=stages.REGION)
             yield SimpleNamespace(wire=Wire(), client=functools.cache(session.client))

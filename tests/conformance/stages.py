@@ -14,7 +14,7 @@ from pathlib import Path
 from moto.ecs.models import ecs_backends
 
 from custom_actions import seal
-from simulation import guardduty, kubernetes
+from simulation import guardduty, kubernetes, ssm
 from simulation.ec2 import put_root_on_instance_store
 from simulation.load_balancing import put_into
 
@@ -701,6 +701,31 @@ class Seal(Stage):
         return {"seal": self.tags(self.shared["forensic"]).get(seal)}
 
 
+class Memory(Stage):
+    step = "capture-memory"
+    one_change = True
+
+    @classmethod
+    def share(cls, client):
+        content = {"schemaVersion": "2.2", "description": "x", "mainSteps": []}
+        client("ssm").create_document(
+            Name="CaptureMemory", Content=json.dumps(content), DocumentType="Command"
+        )
+        return super().share(client)
+
+    def setup(self):
+        super().setup()
+        ssm.agent(ACCOUNT, REGION, self.instance)
+
+    def data(self):
+        return {"document": "CaptureMemory"}
+
+    def state(self):
+        mark = self.tags(self.instance).get("forensic:memory", "::")
+        sent = ssm.commands(ACCOUNT, REGION, self.instance)
+        return {"mark": mark.split(":")[2], "sent": bool(sent)}
+
+
 class Case(Stage):
     """An incident whose snapshots are made, and a bucket that locks what is written to it."""
 
@@ -773,7 +798,8 @@ STAGES = [
     FindingSessions,
     AccessKey,
     ForensicGroup,
-    Case,
-    Archive,
     MalwareScan,
+    Case,
+    Memory,
+    Archive,
 ]

@@ -133,7 +133,7 @@ def test_all_is_well_and_a_table_says_so(account):
         (FIRST, "response-guard"): "contain",
     }
     # 32 of the roles, 15 in the region where their guard has to be as well, 4 for each function
-    assert len(cloud.calls) - before == 84
+    assert len(cloud.calls) - before == 85
     told = CliRunner().invoke(main, ["status", "--region", REGION, "--who", *POLICIES])
     assert (told.exit_code, told.output.count("contain")) == (0, 4)
     assert "All is well." in told.output and "OrganizationAccountAccessRole" in told.output

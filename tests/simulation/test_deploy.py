@@ -76,7 +76,7 @@ def test_stacks_have_the_subscription_and_the_policies_of_topic_and_queue(cloud)
 
 def test_a_second_region_makes_no_role_and_its_topic_names_them_all(cloud):
     mail = deploy.mailer_stack(cloud, ACCOUNT, REGION)
-    chosen = {**OPT_IN, "CutTrackedConnections": "yes"}
+    chosen = {**OPT_IN, "CutTrackedConnections": "yes", "MemoryDocument": "Memory"}
     deploy.account_stack(cloud, ACCOUNT, REGION, mail["MailQueueArn"], **chosen)
     iam = cloud.client("iam", ACCOUNT, REGION)
     roles = iam.list_roles()["Roles"]

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from simulation.eventbridge import scheduled
+
 ACCOUNT, REGION = "111122223333", "us-west-2"
 ECHO = {"main.py": "def run(event, context):\n    return event\n"}
 PATTERN = json.dumps({"source": ["aws.guardduty"], "detail": {"severity": [{"numeric": [">", 4]}]}})
@@ -50,6 +52,30 @@ def test_only_a_matching_event_of_that_region_arrives(received, other):
 def test_a_disabled_rule_gets_nothing(cloud, received):
     cloud.client("events", ACCOUNT, REGION).disable_rule(Name="rule")
     assert received(event()) == []
+
+
+def test_a_rule_with_a_schedule_gets_its_own_events_alone(cloud, received, make_function):
+    """moto gives a rule without a pattern every event, and makes none for a schedule."""
+    arns, events = {}, cloud.client("events", ACCOUNT, REGION)
+    for name in ("daily", "hourly"):
+        function = make_function(name, ECHO)
+        rule = events.put_rule(Name=name, ScheduleExpression="rate(1 day)")["RuleArn"]
+        events.put_targets(Rule=name, Targets=[{"Id": name, "Arn": function}])
+        cloud.client("lambda", ACCOUNT, REGION).add_permission(
+            FunctionName=name,
+            StatementId=name,
+            Action="lambda:InvokeFunction",
+            Principal="events.amazonaws.com",
+            SourceArn=rule,
+        )
+        arns[name] = rule
+
+    received(event())
+    received(scheduled(arns["daily"], "2026-11-23T06:00:00Z"))
+
+    assert [one.function_name for one in cloud.invocations] == ["probe", "daily"]
+    got = cloud.invocations[-1].event
+    assert (got["time"], got["detail"]) == ("2026-11-23T06:00:00Z", {})
 
 
 def test_each_of_several_matching_rules_invokes(cloud, received, make_function, make_rule):

@@ -37,6 +37,37 @@ def test_a_finding_is_read_and_archived_by_its_own_detector(cloud):
         cloud.client("guardduty", ACCOUNT, "eu-west-1").get_findings(**asked)
 
 
+def test_findings_are_listed_by_criteria_in_pages(cloud):
+    """moto has no ListFindings; of AWS's criteria these are played, any other is an error."""
+    region = "eu-west-2"
+    made = [(2, False, 1), (3.9, False, 2), (4, False, 3), (2, True, 4), (2, False, 5)]
+    for severity, archived, day in made:
+        event = json.loads(FINDING.read_text())
+        event["detail"]["service"]["archived"] = archived
+        day = f"2026-11-0{day}T00:00:00.000Z"
+        known = {"region": region, "id": day, "severity": severity, "updatedAt": day}
+        event["detail"] |= known
+        guardduty.keep(event)
+    client = cloud.client("guardduty", ACCOUNT, region)
+    (detector,) = client.list_detectors()["DetectorIds"]
+    second = int(datetime(2026, 11, 2, tzinfo=UTC).timestamp() * 1000)
+    criterion = {
+        "severity": {"LessThan": 4},
+        "service.archived": {"Equals": ["false"]},
+        "accountId": {"Equals": [ACCOUNT]},
+        "updatedAt": {"GreaterThanOrEqual": second},
+    }
+    asked = {"DetectorId": detector, "FindingCriteria": {"Criterion": criterion}, "MaxResults": 1}
+
+    first = client.list_findings(**asked)
+    then = client.list_findings(**asked, NextToken=first["NextToken"])
+
+    assert [first["FindingIds"][0][:10], then["FindingIds"][0][:10]] == ["2026-11-05", "2026-11-02"]
+    assert not then.get("NextToken")
+    guardduty.forget(ACCOUNT, region)
+    assert client.list_findings(**asked)["FindingIds"] == []
+
+
 def test_threat_lists_and_the_administrator_are_read(cloud):
     guardduty.threat_list(ACCOUNT, "eu-north-1", "known", "INACTIVE")
     client = cloud.client("guardduty", ACCOUNT, "eu-north-1")
