@@ -30,6 +30,10 @@ MOST = 400
 SHOWN = 10
 
 
+# Why an event that is well-formed has no resource for a policy, where a mode knows nothing better.
+LEFT_OUT = "the policy's filters leave this event out"
+
+
 class FindingMode(GuardDutyMode):
     """Custodian's guard-duty mode; a finding's resource that is not there is an error.
 
@@ -44,7 +48,7 @@ class FindingMode(GuardDutyMode):
     unmeant: why an event that is well-formed has no resource for the policy.
     """
 
-    unmeant = "the policy's filters leave this event out"
+    unmeant = LEFT_OUT
 
     @staticmethod
     def refusal(event):
@@ -161,7 +165,7 @@ class ApiCallMode(CloudTrailMode):
     its functions, and an account makes many such calls.
     """
 
-    unmeant = FindingMode.unmeant
+    unmeant = LEFT_OUT
 
     @staticmethod
     def refusal(event):
@@ -240,6 +244,8 @@ class ScheduledMode(PeriodicMode):
     Custodian's own hands no event on, by which a run knows the day that it is about when it is
     tried again later, and does nothing where the policy may change nothing; a mail changes nothing.
     """
+
+    unmeant = LEFT_OUT
 
     @staticmethod
     def refusal(event):

@@ -16,7 +16,9 @@ class Shaped(click.ParamType):
 
     def convert(self, value, param, ctx):
         if not self.pattern.fullmatch(value):
-            raise Refused(f"{param.opts[0].strip('-').upper()}={value} is not {self.name}.")
+            raise Refused(
+                f"{param.opts[0].strip('-').upper().replace('-', '_')}={value} is not {self.name}."
+            )
         return value
 
 

@@ -78,7 +78,8 @@ def test_every_page_of_clusters_and_of_nodes_is_read(play, monkeypatch):
 
 def test_a_node_called_as_its_instance_is_asked_for_alone(play, caplog):
     """Which takes no right to list; and nobody is told the token."""
-    caplog.set_level(logging.DEBUG)
+    for name in (None, "urllib3"):
+        caplog.set_level(logging.DEBUG, logger=name)
     one = play(EcsNode, eks=True)
     api, dns = one.stage.api, one.stage.resource()["PrivateDnsName"]
     api.nodes = {}

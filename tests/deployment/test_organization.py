@@ -196,7 +196,7 @@ def test_a_plan_says_what_the_deploy_then_does(organization):
         Action="lambda:InvokeFunction", Principal="events.amazonaws.com",
         SourceArn="arn:aws:events:eu-central-1:111122223333:rule/other",
     )  # fmt: skip
-    file.write_text(before.replace("timeout: 300", "timeout: 200"))
+    file.write_text(before.replace("timeout: 900", "timeout: 800"))
     cloud.call_log.clear()
     try:
         code, plan = organization.run("plan", *there)

@@ -68,7 +68,7 @@ def test_a_throttled_step_ends_before_the_mail(scene, pack):
 
     assert scene.is_isolated(instance)
     error = invocation.error["errorMessage"]
-    assert "OutOfTime" in error and "preserve-evidence" in error
+    assert "step:preserve-evidence error:" in error and "RequestLimitExceeded" in error
     (message,) = pack.messages()
     headline = message["event"]["c7n:notice"]["headline"]
     assert "has been isolated, but the response is NOT COMPLETE" in headline

@@ -62,8 +62,10 @@ def test_why_a_policy_for_such_findings_does_not_act():
         other["detail"]["resource"] |= resource
         return said(other)["ec2-isolate"]
 
-    assert changed(resourceType="Other") == "the resource is of type 'Other', not Instance"
-    assert changed(resourceType=["x"]) == "the resource is of type ['x'], not Instance"
+    assert changed(resourceType="Other").startswith(
+        "the resource is of type 'Other', not Instance or "
+    )
+    assert changed(resourceType=["x"]).startswith("the resource is of type ['x'], not Instance")
     for nobody in (None, {}, {"instanceId": "i-x"}, {"instanceId": 7}, "text"):
         assert changed(instanceDetails=nobody) == "the finding names no instance"
     role = next(e for p, e in findings(TESTS).items() if p.stem == "iam-role-malicious-ip-caller")

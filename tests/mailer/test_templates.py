@@ -345,7 +345,7 @@ def test_scenario_says_what_where_and_what_next():
         (
             "lambda-command-and-control",
             {
-                "Function role": "arn:aws:iam::111122223333:role/guardduty-example-orders",
+                "Function role": "arn:aws:iam::111122223333:role/shop-orders",
                 "Direction": "Outbound",
             },
         ),
@@ -405,7 +405,7 @@ def test_facts_of_each_kind_of_finding(name, rows):
             "archived. The finding is archived, which usually means",
         ),
         ("rds-successful-login", "The RDS database guardduty-example-orders may", "the runbook."),
-        ("lambda-command-and-control", "The Lambda function guardduty-example-orders may", ""),
+        ("lambda-command-and-control", "The Lambda function shop-orders may", ""),
         ("eks-malicious-ip-caller", "The EKS cluster guardduty-example may", ""),
         (
             "unknown-type",
