@@ -14,7 +14,7 @@ from custom_actions import (  # noqa: F401
     api_call,
     digest,
     finding,
-    headline,
+    finding_headline,
     isolated,
     notify,
     response,

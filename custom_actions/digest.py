@@ -15,9 +15,10 @@ from c7n.utils import chunks, type_schema
 from custom_actions import autonomy, central, clients, guardduty
 from custom_actions.finding import is_sample, mapping, text
 from custom_actions.finding_file import camel_case
-from custom_actions.headline import NOTICE, one_line, subject
+from custom_actions.headline import NOTICE
 from custom_actions.registry import register
 from custom_actions.response import describe
+from custom_actions.words import one_line, subject
 
 DIGEST = "c7n:digest"
 

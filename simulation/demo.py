@@ -23,7 +23,8 @@ from rich.table import Table
 
 from custom_actions import autonomy
 from custom_actions.finding_file import NotAFinding, account_and_region, read_finding
-from custom_actions.headline import fate, one_line
+from custom_actions.headline import fate
+from custom_actions.words import one_line
 
 from . import deploy, guardduty
 from .cloud import Cloud

@@ -72,9 +72,12 @@ def test_the_mark_is_taken_off_and_then_a_rule_is_added(scene, guarded, isolated
     guarded.cloud.fail("RevokeSecurityGroupIngress", refused, times=None)
     guarded.deliver(api_call("AuthorizeSecurityGroupIngress", {"groupId": group}))
 
-    line = headline(guarded.messages()[:1])
-    assert "NOT put right" in line and refused in line
-    assert f"then make empty-forensic-group GROUP={group} REGION=us-west-2" in line
+    messages = guarded.messages()[:1]
+    line = headline(messages)
+    assert line.startswith("NOT PUT RIGHT | ") and refused in line
+    (resource,) = messages[0]["resources"]
+    errors = " ".join(str(o["error"]) for o in resource["c7n:response"])
+    assert f"then make empty-forensic-group GROUP={group} REGION=us-west-2" in errors
     assert guarded.dead_letters()
 
 

@@ -42,7 +42,9 @@ def test_each_call_is_told_with_what_it_means(name):
     assert name in boto3.client("guardduty", "us-east-1").meta.service_model.operation_names
     line = told(api_call(name, {"detectorId": "d", "name": "x"}, service="guardduty"))
 
-    assert line.startswith(f"GuardDuty Guard | d/x: {MALLORY} called {name} on what finds threats.")
+    assert line.startswith(
+        f"NOT PUT RIGHT | GuardDuty Guard | d/x: {MALLORY} called {name} on what finds threats."
+    )
     assert "NOTHING was put right: " in line and not line.endswith("put right: ")
     assert "leaves nothing" not in line  # each has its own sentence
 
