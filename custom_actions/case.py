@@ -24,6 +24,8 @@ OUTPUT, SCREENSHOT = "console-output.txt", "screenshot.jpg"
 # The rules for names that matter here: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 NONE = "none"  # no bucket: nothing is written
+# Runs in one document. More than those are in its earlier versions alone.
+MOST_RUNS = 50
 UNSET = "{evidence-bucket}"  # the variable, where nobody has given it a value
 
 
@@ -101,14 +103,21 @@ def merged(document, *, finding=None, described=None, snapshots=(), files=(), mi
 
     finding: GuardDuty's, which replaces an earlier state of the same. described: the instance, of
     which the first description stays. files: as `entry`, and whence and when. missing: why a file
-    could not be had, {name: reason}.
+    could not be had, {name: reason}. Of more than MOST_RUNS runs the oldest but the first is left
+    out, and counted.
     """
     known = {file["name"]: file for file in files} | {f["name"]: f for f in document["files"]}
     held = {s["id"]: s for s in snapshots} | {s["id"]: s for s in document["snapshots"]}
     findings = {f["id"]: f for f in document["findings"]}
     if finding is not None and is_news(finding, document):
         findings[finding["id"]] = finding
-    runs = {r["id"]: r for r in document["runs"]} | ({run["id"]: run} if run else {})
+    runs = {r["id"]: r for r in document["runs"]}
+    left_out = document.get("runs_left_out", 0)
+    if run and run["id"] not in runs:
+        if len(runs) >= MOST_RUNS:
+            del runs[list(runs)[1]]
+            left_out += 1
+        runs[run["id"]] = run
     return document | {
         "findings": list(findings.values()),
         "described": document["described"] or described,
@@ -118,4 +127,5 @@ def merged(document, *, finding=None, described=None, snapshots=(), files=(), mi
             k: v for k, v in (dict(missing) | document["not_collected"]).items() if k not in known
         },
         "runs": sorted(runs.values(), key=lambda r: (r["began"], r["id"])),
+        **({"runs_left_out": left_out} if left_out else {}),
     }

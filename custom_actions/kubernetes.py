@@ -22,7 +22,7 @@ from functools import partial
 import urllib3
 from c7n.exceptions import PolicyExecutionError
 
-from custom_actions import clients, deadline
+from custom_actions import clients, deadline, timeline
 from custom_actions.response import Impossible, UnexpectedAnswer
 
 # Seconds to wait for a connection, and for an answer. What is not answered then is not asked again:
@@ -111,6 +111,7 @@ class Cluster:
     def request(self, method, path, headers=None, **options):
         deadline.end_calls()
         token = token_for(self.name, self.session_factory)
+        call = timeline.begun("kubernetes", method, {"cluster": self.name, "path": path})
         try:
             answer = self.pool.request(
                 method,
@@ -122,14 +123,18 @@ class Cluster:
                 **options,
             )
         except urllib3.exceptions.SSLError as error:
+            timeline.ended(call, type(error).__name__)
             raise PolicyExecutionError(
                 "what answers as its API is not signed by its certificate authority"
             ) from error
         except urllib3.exceptions.HTTPError as error:
+            timeline.ended(call, type(error).__name__)
             raise Impossible(
                 f"its API does not answer from here ({type(error).__name__}): it admits the "
                 "addresses of its VPC, or of a list"
             ) from error
+        result = "ok" if answer.status == 200 else str(answer.status)
+        timeline.ended(call, result, answer.headers.get("Audit-Id"))
         return parsed(answer.status, answer.data)
 
 

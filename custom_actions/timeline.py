@@ -1,8 +1,10 @@
-"""Every call to AWS of this run, for the case record (custom_actions/steps/write_case.py).
+"""Every call of this run to AWS, and each request to the API of a cluster, for the case record
+(custom_actions/steps/write_case.py).
 
 What is kept of a call: when, by which step about which resource, the operation, the parameters that
-say what it was about, and how it ended. Never a policy document, a message or a credential: only
-parameters in `ABOUT` are told. A hook costs microseconds, and nothing is written until a case is.
+say what it was about, and how it ended. Never a policy document, a message, a file or a credential:
+only parameters in `ABOUT` are kept. A hook costs microseconds, and nothing is written until a case
+is.
 """
 
 import time
@@ -20,6 +22,7 @@ ABOUT = frozenset(
         *("TargetGroupArn", "Targets", "LoadBalancerName", "Instances"),
         *("RoleName", "PolicyName", "InstanceProfileName", "RoleArn", "FindingIds", "DetectorId"),
         *("Bucket", "Key", "TopicArn", "Filters", "cluster", "containerInstances", "status"),
+        "path",
     }
 )
 LONGEST = 256  # characters of a text
@@ -47,16 +50,16 @@ def of(resource_id):
     return [told(*call) for call in _calls if call[1][1] in (None, resource_id)]
 
 
-def told(at, about, model, params, result, ms, request_id):
+def told(at, about, service, operation, params, result, ms, request_id):
     """One call, as a case has it. Not while it is made: the isolation would wait for that."""
     step, resource_id = about
     return {
         "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
         "step": step,
         "resource": resource_id,
-        "service": model.service_model.service_name,
-        "operation": model.name,
-        "parameters": {key: _short(held) for key, held in params.items() if key in ABOUT},
+        "service": service,
+        "operation": operation,
+        "parameters": {key: _short(held) for key, held in params.items()},
         "result": result,
         "ms": ms,
         "request_id": request_id,
@@ -76,25 +79,34 @@ def watch(events):
         events.register(name, handler, unique_id=f"timeline-{name}")
 
 
+def begun(service, operation, params):
+    """A call that begins now, for `ended`; botocore's are told by `watch`."""
+    kept = {key: held for key, held in params.items() if key in ABOUT}
+    return time.time(), time.perf_counter(), _about, service, operation, kept
+
+
+def ended(call, result, request_id=None):
+    """Keep a call. result: ok, or the code or the kind of the error."""
+    if len(_calls) < CALLS:
+        at, began, *what = call
+        ms = round((time.perf_counter() - began) * 1000)
+        _calls.append((at, *what, result, ms, request_id))
+
+
 def _begins(params, model, context, **_):
-    context["timeline"] = (time.time(), time.perf_counter(), params, model, _about)
+    context["timeline"] = begun(model.service_model.service_name, model.name, params)
 
 
 def _ends(parsed, context, **_):
-    code = parsed.get("Error", {}).get("Code") or "ok"
-    _keep(context, code, (parsed.get("ResponseMetadata") or {}).get("RequestId"))
+    if "timeline" in context:
+        code = parsed.get("Error", {}).get("Code") or "ok"
+        request_id = (parsed.get("ResponseMetadata") or {}).get("RequestId")
+        ended(context.pop("timeline"), code, request_id)
 
 
 def _fails(exception, context, **_):
-    _keep(context, type(exception).__name__, None)
-
-
-def _keep(context, result, request_id):
-    if "timeline" not in context or len(_calls) >= CALLS:
-        return
-    at, began, params, model, about_ = context.pop("timeline")
-    ms = round((time.perf_counter() - began) * 1000)
-    _calls.append((at, about_, model, params, result, ms, request_id))
+    if "timeline" in context:
+        ended(context.pop("timeline"), type(exception).__name__)
 
 
 def _short(value):

@@ -9,7 +9,7 @@ from functools import partial
 from c7n.exceptions import ClientError
 from c7n.utils import type_schema
 
-from custom_actions import clients, deadline, judgement, record, seal
+from custom_actions import clients, deadline, judgement, record, seal, timeline
 from custom_actions.record import BY_HAND, MEMORY, tags_of
 from custom_actions.registry import register
 from custom_actions.response import (
@@ -171,6 +171,7 @@ class CaptureMemory(Step):
 
     def begin(self, run, end):
         """The run once its command was sent; what it raised instead, for `go`."""
+        timeline.about(self.type, self.resource_id(run))
         try:
             run.view = self.look(run)
             run.see(self.changes(run, end))
@@ -256,6 +257,7 @@ class CaptureMemory(Step):
             time.sleep(POLL)
 
     def is_over(self, run):
+        timeline.about(self.type, self.resource_id(run))
         answer = run.read(
             "the command",
             self.quick("ssm").get_command_invocation,
@@ -272,6 +274,7 @@ class CaptureMemory(Step):
 
     def finish(self, run):
         """Say what became of it, and mark it for the updates of the finding."""
+        timeline.about(self.type, self.resource_id(run))
         (change,) = run.changes
         word = run.memory.get("word")
         if word is None:

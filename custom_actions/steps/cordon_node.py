@@ -15,6 +15,7 @@ from c7n.exceptions import ClientError, PolicyExecutionError
 from c7n.utils import type_schema
 
 from custom_actions import kubernetes
+from custom_actions.finding import mapping
 from custom_actions.instance import OfInstance
 from custom_actions.record import NODE
 from custom_actions.registry import register
@@ -377,8 +378,7 @@ def clusters_named(tags, event):
     """The EKS clusters that the instance may belong to; a tag that EKS alone writes is enough."""
     if CLUSTER.fullmatch(tags.get(OF_EKS, "")):
         return [tags[OF_EKS]]
-    resource = ((event or {}).get("detail") or {}).get("resource") or {}
-    named = [(resource.get("eksClusterDetails") or {}).get("name")]
+    named = [mapping(event, "detail", "resource", "eksClusterDetails").get("name")]
     named += [tags.get(key) for key in OF_ANYBODY]
     named += [k.removeprefix(OF_KUBERNETES) for k in sorted(tags) if k.startswith(OF_KUBERNETES)]
     valid = [name for name in named if isinstance(name, str) and CLUSTER.fullmatch(name)]

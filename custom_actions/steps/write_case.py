@@ -299,12 +299,10 @@ class WriteCase(Step):
         return [snapshot for page in pages for snapshot in page["Snapshots"]]
 
     def is_new(self, run, view):
-        """Whether this run adds to the case anything that the last ones have not."""
+        """Whether this run did or found anything that the last one had not; an update of the
+        finding by itself is none, or a case would grow with each, for as long as there are any."""
         outcomes = run.resource.get(OUTCOMES, ())
         if view.document is None or any(o["status"] == "done" for o in outcomes):
-            return True
-        finding = self.finding(run)
-        if finding is not None and case.is_news(finding, view.document):
             return True
         ends = [r["end"] for r in view.document["runs"] if r["policy"] == self.policy_name]
         return digest(outcomes) not in ends[-1:]

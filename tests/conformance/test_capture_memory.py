@@ -7,7 +7,7 @@ import stages
 from c7n.config import Config
 from c7n.policy import PolicyCollection
 
-from custom_actions import deadline
+from custom_actions import deadline, timeline
 from custom_actions.response import OUTCOMES
 from custom_actions.steps import capture_memory
 from simulation import ssm
@@ -43,6 +43,7 @@ def test_several_instances_are_waited_for_together(aws, monkeypatch):
     (action,) = loaded.resource_manager.actions
     resources = stage.resources()
     wire.calls = []
+    timeline.begin()
 
     # of which a minute is the mail's, and two the isolation's: 20 s are left
     deadline.begin(SimpleNamespace(get_remaining_time_in_millis=lambda: 200_000))
@@ -55,6 +56,9 @@ def test_several_instances_are_waited_for_together(aws, monkeypatch):
     assert [one["status"] for one in outcomes] == ["skipped", "done", "skipped"]
     assert {one["delayed"] for one in outcomes} == {20} and now[0] == 1020
     assert "DescribeInstances" not in " ".join(wire.calls)
+    for instance in stage.instances:  # each in its own case record
+        sent_to = [c for c in timeline.of(instance) if c["operation"] == "SendCommand"]
+        assert [c["parameters"]["InstanceIds"] for c in sent_to] == [[instance]]
     json.dumps(resources, default=str)  # as notify does
     assert not any(capture_memory.BEGUN in resource for resource in resources)
 

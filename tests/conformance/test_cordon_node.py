@@ -10,7 +10,7 @@ from moto.eks.models import eks_backends
 from stages import EcsNode
 from wire import Wire
 
-from custom_actions import deadline, kubernetes
+from custom_actions import deadline, kubernetes, timeline
 from custom_actions.steps.cordon_node import clusters_named
 from simulation import ecs
 from simulation.kubernetes import Cluster, certified
@@ -86,11 +86,18 @@ def test_a_node_called_as_its_instance_is_asked_for_alone(play, caplog):
     api.add_node(dns, one.stage.instance)
     api.entries["testing"] = {"get", "patch"}
 
+    timeline.begin()
     report = one.step()
 
     assert report["nodes"] == [{"cluster": api.name, "node": dns, "guess": False, "cordoned": True}]
     methods = [(method, path.rpartition("/")[2]) for method, path in api.requests]
     assert methods == [("GET", dns), ("PATCH", dns), ("GET", dns)]
+    kept = [c for c in timeline.of(one.stage.instance) if c["service"] == "kubernetes"]
+    assert [(c["step"], c["operation"], c["result"]) for c in kept] == [
+        ("cordon-node", method, "ok") for method, _ in methods
+    ]
+    assert {c["parameters"]["path"] for c in kept} == {f"/api/v1/nodes/{dns}"}
+    assert "k8s-aws-v1" not in json.dumps(kept)
     assert f"/api/v1/nodes/{dns}" in caplog.text  # urllib3 logs there
     assert "k8s-aws-v1" not in caplog.text + json.dumps(report)
 
@@ -199,7 +206,8 @@ def test_a_tag_chooses_among_the_clusters_of_the_account_and_no_more():
     assert clusters_named({"eks:cluster-name": "b"} | kubernetes_io, None) == ["b", "a"]
     assert clusters_named(kubernetes_io, of_finding) == ["f", "a", "b"]
     assert len(clusters_named(many, None)) == 3
-    assert clusters_named(spoilt, {"detail": {"resource": None}}) == []
+    for odd in (None, [], {"eksClusterDetails": ["a"]}, {"eksClusterDetails": {"name": ["a"]}}):
+        assert clusters_named(spoilt, {"detail": {"resource": odd}}) == []
 
 
 def test_a_cluster_that_is_not_there_is_told(play):

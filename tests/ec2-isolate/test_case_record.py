@@ -10,7 +10,7 @@ import pytest
 from c7n.exceptions import PolicyValidationError
 from pack import ACCOUNT, REGION
 
-from custom_actions import provision
+from custom_actions import case, provision
 from simulation import deploy
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_from_the_isolation_to_the_release(scene, pack, bucket, tmp_path):
     event["detail"] |= {"updatedAt": "2030-01-01T00:00:00Z", "severity": 8}
     pack.isolate(event)
     case = record.case
-    assert case["findings"] == [event["detail"]] and len(case["runs"]) == 2
+    assert case["findings"] == [event["detail"]] and len(case["runs"]) == 1, "nothing was done"
     assert case["previous"]["version_id"] in record.versions()
 
     deploy.release(scene.cloud, tmp_path, instance, ACCOUNT, REGION)
@@ -244,7 +244,7 @@ def test_of_two_that_write_at_once_none_is_lost(scene, pack, bucket):
     assert [outcome(one.result)["status"] for one in ran] == ["done", "done"]
     record = Record(scene, bucket, instance)
     assert [f["id"] for f in record.case["findings"]] == [f"{n:032x}" for n in (1, 2)]
-    assert len(record.case["runs"]) == 3 and record.command("verify-case")[0] == 0
+    assert len(record.case["runs"]) == 1 and record.command("verify-case")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["", "A", "arn:aws:s3:::evidence", 7, True])
@@ -275,3 +275,17 @@ def test_without_a_bucket_nothing_is_asked_and_it_is_said(scene, pack, bucket, b
     succeeded, output = by_hand("policies/ec2-release.yml", **said)
     assert succeeded and "step:write-case status:skipped" in output
     assert Record(scene, bucket, instance).command("case")[0] == 2
+
+
+def test_a_case_holds_so_many_runs_and_says_how_many_more_there_were():
+    document = case.begun("c", ACCOUNT, REGION, "i-1", "now")
+    for number in range(case.MOST_RUNS + 10):
+        run = {"id": f"{number:032x}", "began": f"2026-01-01T00:00:{number:02}Z"}
+        document = case.merged(document, run=run)
+        assert case.merged(document, run=run) == document
+
+    assert len(document["runs"]) == case.MOST_RUNS and document["runs_left_out"] == 10
+    numbers = [int(run["id"], 16) for run in document["runs"]]
+    assert numbers == [0, *range(11, case.MOST_RUNS + 10)]
+    late = {"id": "late", "began": "2025"}
+    assert late in case.merged(document, run=late)["runs"], "whatever the clock of another said"
