@@ -233,14 +233,15 @@ class NotifyOnce(ResponseAction, Notify):
             "by_hand": who_by_hand(first),
         }
         self.send(resources, event)
-        refused = None
+        refused, kept = None, False
         for resource in () if self.dryrun else known:
             if not statuses_of(resource) <= self.untouched:
                 try:
                     self.remember(resource, event, current)
-                except REFUSED as error:  # one mark is enough
+                    kept = True
+                except REFUSED as error:
                     refused = error
-        if refused:
+        if refused and not kept:  # one mark of several is enough
             raise refused
         return self.outcome("done", "The message was accepted by SNS.")
 

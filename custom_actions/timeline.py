@@ -30,12 +30,15 @@ MANY = 50  # elements of a list
 CALLS = 5000  # of one run: some hundred instances
 
 _calls = []
+_left_out = 0  # calls for which there was no room
 _about = (None, None)  # the step at work, and the resource
 
 
 def begin():
     """A new run: what is known of the one before is forgotten."""
+    global _left_out
     _calls.clear()
+    _left_out = 0
     about(None, None)
 
 
@@ -48,6 +51,11 @@ def about(step, resource_id):
 def of(resource_id):
     """The calls of this run about a resource, and those about none, oldest first."""
     return [told(*call) for call in _calls if call[1][1] in (None, resource_id)]
+
+
+def left_out():
+    """How many calls of this run are not kept, whatever they were about."""
+    return _left_out
 
 
 def told(at, about, service, operation, params, result, ms, request_id):
@@ -86,11 +94,14 @@ def begun(service, operation, params):
 
 
 def ended(call, result, request_id=None):
-    """Keep a call. result: ok, or the code or the kind of the error."""
-    if len(_calls) < CALLS:
-        at, began, *what = call
-        ms = round((time.perf_counter() - began) * 1000)
-        _calls.append((at, *what, result, ms, request_id))
+    """Keep a call, or count it where there are too many. result: ok, or the error's code or kind."""
+    global _left_out
+    if len(_calls) >= CALLS:
+        _left_out += 1
+        return
+    at, began, *what = call
+    ms = round((time.perf_counter() - began) * 1000)
+    _calls.append((at, *what, result, ms, request_id))
 
 
 def _begins(params, model, context, **_):

@@ -336,6 +336,7 @@ class WriteCase(Step):
                     "after": groups_of(view.instance) if view.instance else None,
                 },
                 "calls": calls,
+                **({"calls_left_out": cut} if (cut := timeline.left_out()) else {}),
             }
         )
 

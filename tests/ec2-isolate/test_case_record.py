@@ -289,3 +289,14 @@ def test_a_case_holds_so_many_runs_and_says_how_many_more_there_were():
     assert numbers == [0, *range(11, case.MOST_RUNS + 10)]
     late = {"id": "late", "began": "2025"}
     assert late in case.merged(document, run=late)["runs"], "whatever the clock of another said"
+
+
+def test_calls_for_which_there_is_no_room_are_counted(monkeypatch):
+    monkeypatch.setattr(timeline, "CALLS", 2)
+    timeline.begin()
+    for _ in range(5):
+        timeline.ended(timeline.begun("ec2", "x", {}), "ok")
+
+    assert len(timeline.of(None)) == 2 and timeline.left_out() == 3
+    timeline.begin()
+    assert timeline.of(None) == [] and timeline.left_out() == 0
