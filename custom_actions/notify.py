@@ -233,15 +233,14 @@ class NotifyOnce(ResponseAction, Notify):
             "by_hand": who_by_hand(first),
         }
         self.send(resources, event)
-        refused, kept = None, False
+        refused = None
         for resource in () if self.dryrun else known:
             if not statuses_of(resource) <= self.untouched:
                 try:
                     self.remember(resource, event, current)
-                    kept = True
-                except REFUSED as error:
+                except REFUSED as error:  # told; with the mark on one of several none mails again
                     refused = error
-        if refused and not kept:  # one mark of several is enough
+        if refused:
             raise refused
         return self.outcome("done", "The message was accepted by SNS.")
 

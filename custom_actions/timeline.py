@@ -94,7 +94,7 @@ def begun(service, operation, params):
 
 
 def ended(call, result, request_id=None):
-    """Keep a call, or count it where there are too many. result: ok, or the error's code or kind."""
+    """Keep a call, or count it where there are too many. result: ok, or its error's code."""
     global _left_out
     if len(_calls) >= CALLS:
         _left_out += 1

@@ -10,7 +10,7 @@ import pytest
 from c7n.exceptions import PolicyValidationError
 from pack import ACCOUNT, REGION
 
-from custom_actions import case, provision
+from custom_actions import case, provision, timeline
 from simulation import deploy
 
 ROOT = Path(__file__).parents[2]
