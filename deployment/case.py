@@ -82,7 +82,7 @@ def verify(targets, **said):
     account's folder, ec2:DescribeSnapshots.
     """
     stands = True
-    for folder in chosen(targets, **said):
+    for folder in chosen(targets, hidden=True, **said):
         problems, notes = folder.verify()
         stands = stands and not problems
         click.echo(f"{folder.name}: {'ALTERED or not whole' if problems else 'as it was written'}")
@@ -91,8 +91,11 @@ def verify(targets, **said):
     sys.exit(0 if stands else 1)
 
 
-def chosen(targets, instance, finding, bucket, folder):
-    """The cases that are meant. Raises Refused where there is none."""
+def chosen(targets, instance, finding, bucket, folder, hidden=False):
+    """The cases that are meant; hidden: also those of which only versions are left.
+
+    Raises Refused where there is none.
+    """
     if folder:
         if not (folder / case.MANIFEST).is_file():
             raise Refusal(f"{folder} has no {case.MANIFEST}: it is no copy of a case.")
@@ -109,7 +112,7 @@ def chosen(targets, instance, finding, bucket, folder):
         if instance:
             prefix = case.of_instance(target.account_id, target.region, instance)
         try:
-            folders = listed(session, name, prefix)
+            folders = listed(session, name, prefix, hidden)
         except ClientError as error:
             raise Refusal(f"The cases in {name} are not to be read: {reason(error)}.") from error
         found += [Stored(session, name, key) for key in folders]
@@ -132,13 +135,16 @@ def bucket_of(session, target):
     return name
 
 
-def listed(session, bucket, prefix):
+def listed(session, bucket, prefix, hidden):
     """The folders of cases below a prefix, in the order of their names."""
-    pages = session.client("s3").get_paginator("list_objects_v2")
+    operation, of = "list_objects_v2", "Contents"
+    if hidden:  # by delete markers
+        operation, of = "list_object_versions", "Versions"
+    pages = session.client("s3").get_paginator(operation)
     keys = [
         shown["Key"]
         for page in pages.paginate(Bucket=bucket, Prefix=prefix)
-        for shown in page.get("Contents", ())
+        for shown in page.get(of, ())
     ]
     return sorted({key.rpartition("/")[0] + "/" for key in keys})
 
@@ -241,7 +247,7 @@ class Stored:
     def chain(self, last, versions):
         """What is wrong with the earlier versions of the case, each of which names the one before,
         and of the manifest, each of which names one of these."""
-        link, hashes, problems = last, {}, []
+        link, hashes, problems, later = last, {}, [], None
         while link:
             version_id = link["version_id"]
             if version_id not in versions[case.CASE] or version_id in hashes:
@@ -250,7 +256,12 @@ class Stored:
             hashes[version_id] = case.sha256(body)
             if hashes[version_id] != link["sha256"]:
                 problems.append(f"{case.CASE}: version {version_id} is not what was written")
-            link = json.loads(body)["previous"]
+            document = json.loads(body)
+            problems += [
+                f"{case.CASE}: {what} of version {version_id} is not what a later one says"
+                for what in lost(document, later)
+            ]
+            link, later = document["previous"], document
         for version_id in set(versions[case.CASE]) - set(hashes):
             problems.append(f"{case.CASE}: no later version names version {version_id}")
         for version_id in versions[case.MANIFEST]:
@@ -290,6 +301,28 @@ class Stored:
             else:
                 unlocked.append((name, version_id))
         return locked, unlocked
+
+
+def lost(earlier, later):
+    """What of a case is not in its later version, though a case only grows.
+
+    A finding may be replaced by its update.
+    """
+    if later is None:
+        return
+    for key in ("case", "account", "region", "instance", "began"):
+        if earlier[key] != later[key]:
+            yield key
+    if earlier["described"] not in (None, later["described"]):
+        yield "described"
+    for key in ("runs", "snapshots", "files"):
+        for entry in earlier[key]:
+            if entry not in later[key]:
+                yield f"{key} {entry.get('id') or entry['name']}"
+    kept = {finding["id"] for finding in later["findings"]}
+    for finding in earlier["findings"]:
+        if finding["id"] not in kept:
+            yield f"finding {finding['id']}"
 
 
 def compare(file, body):

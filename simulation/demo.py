@@ -109,6 +109,9 @@ class Story:
 
     def groups(self, title, world, snapshot, before=None):
         """A table of the groups of every interface; what differs from `before` stands out."""
+        if not world.targets and not snapshot:
+            self.tell("The finding names no instance that is here.")
+            return
         several = len(world.targets) > 1
         style = {} if self.console.is_terminal else {"box": box.ASCII}
         table = Table(title=title, title_justify="left", **style)

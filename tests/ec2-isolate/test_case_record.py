@@ -175,6 +175,35 @@ def forge(record):
     put(record, MANIFEST, json.dumps(manifest).encode())
 
 
+def rewrite(record):
+    """A run is altered, and the chain, the manifest and the tags are all in order."""
+    before, document = record.body(CASE), record.case
+    document["runs"][0]["by"] = "somebody else"
+    document["previous"] = {
+        "version_id": record.versions()[0],
+        "sha256": hashlib.sha256(before).hexdigest(),
+    }
+    body = json.dumps(document).encode()
+    manifest = json.loads(record.body(MANIFEST))
+    manifest["files"][0] |= {
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "size": len(body),
+        "version_id": put(record, CASE, body),
+    }
+    put(record, MANIFEST, json.dumps(manifest).encode())
+    tag = {
+        "Key": "forensic:case-sha256",
+        "Value": hashlib.sha256(record.body(MANIFEST)).hexdigest(),
+    }
+    record.scene.ec2.create_tags(Resources=[document["snapshots"][0]["id"]], Tags=[tag])
+
+
+def hide(record):
+    """The whole case, by delete markers."""
+    for key in record.keys().values():
+        record.s3.delete_object(Bucket=record.bucket, Key=key)
+
+
 def destroy(record):
     """As who may bypass governance; and what needs no such right."""
     name = "screenshot.jpg"
@@ -188,6 +217,8 @@ def destroy(record):
 @pytest.mark.parametrize(
     "tamper, said",
     [
+        (rewrite, ["case.json: runs", "is not what a later one says"]),
+        (hide, ["case.json: somebody has put a delete marker over it"]),
         (forge, ["no later version names version", "not the hash of the manifest"]),
         (
             destroy,

@@ -1032,6 +1032,19 @@ def test_an_attack_sequence_has_a_row_for_each_instance_and_the_command_once():
     assert everything.lines[0].endswith("follow up with any additional remediation actions.")
 
 
+def test_what_a_sequence_mail_says_once_is_true_of_every_instance():
+    one, two = (f"i-{n:017x}" for n in range(2))
+    kept = {"step": "preserve-evidence", "status": "done", "detail": "kept", "error": None}
+    node = {"cluster": "shop", "cordoned": False, "guess": False}
+    first = [outcome(), kept, cordoning(node | {"node": "ip-1"})]
+    second = [outcome(), kept | {"status": "failed"}, cordoning(node | {"node": "ip-2"})]
+    reader = sequence_mail({one: first, two: second})
+    assert "kubectl cordon ip-1" in reader.lines and "kubectl cordon ip-2" in reader.lines
+    assert "Snapshots of all volumes were started" not in reader.text
+    assert "Snapshot the volumes first:" in reader.text
+    assert "Snapshots of all volumes were started" in sequence_mail({one: first}).text
+
+
 def test_the_mail_of_an_attack_sequence_stays_short_and_its_text_text():
     step = {"step": "preserve-evidence", "status": "done", "detail": "d" * 300, "error": None}
     each = [outcome(interfaces=[interface(n) for n in range(3)]), *[step] * 8]
