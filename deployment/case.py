@@ -306,7 +306,8 @@ class Stored:
 def lost(earlier, later):
     """What of a case is not in its later version, though a case only grows.
 
-    A finding may be replaced by its update.
+    A finding may be replaced by its update. Of a case that is full the oldest runs but the first
+    are left out, as many as it says.
     """
     if later is None:
         return
@@ -315,9 +316,12 @@ def lost(earlier, later):
             yield key
     if earlier["described"] not in (None, later["described"]):
         yield "described"
+    left_out = later.get("runs_left_out", 0) - earlier.get("runs_left_out", 0)
+    is_full = len(earlier["runs"]) >= case.MOST_RUNS
+    cut = earlier["runs"][1 : 1 + left_out] if is_full else []
     for key in ("runs", "snapshots", "files"):
         for entry in earlier[key]:
-            if entry not in later[key]:
+            if entry not in later[key] and entry not in cut:
                 yield f"{key} {entry.get('id') or entry['name']}"
     kept = {finding["id"] for finding in later["findings"]}
     for finding in earlier["findings"]:

@@ -11,6 +11,7 @@ from c7n.exceptions import PolicyValidationError
 from pack import ACCOUNT, REGION
 
 from custom_actions import case, provision, timeline
+from deployment.case import lost
 from simulation import deploy
 
 ROOT = Path(__file__).parents[2]
@@ -312,8 +313,11 @@ def test_a_case_holds_so_many_runs_and_says_how_many_more_there_were():
     document = case.begun("c", ACCOUNT, REGION, "i-1", "now")
     for number in range(case.MOST_RUNS + 10):
         run = {"id": f"{number:032x}", "began": f"2026-01-01T00:00:{number:02}Z"}
-        document = case.merged(document, run=run)
+        before, document = document, case.merged(document, run=run)
         assert case.merged(document, run=run) == document
+        assert list(lost(before, document)) == []
+    assert list(lost(before, document | {"runs": document["runs"][1:]})) == [f"runs {0:032x}"]
+    assert list(lost(document, document | {"runs": []})), "what is not counted is missed"
 
     assert len(document["runs"]) == case.MOST_RUNS and document["runs_left_out"] == 10
     numbers = [int(run["id"], 16) for run in document["runs"]]
