@@ -14,7 +14,9 @@ def one_line(text, longest=LONGEST):
     make links of them.
     """
     text = str(text or "").replace("://", "[:]//").replace("www.", "www[.]")
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

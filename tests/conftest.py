@@ -28,10 +28,12 @@ FINDINGS = ROOT / "tests" / "findings"
 # The files that take longest, as measured: begin with them, the longest first, so that no process
 # ends long after the others.
 SLOW = (
-    *("test_isolation", "test_demo", "test_sealed_record", "test_findings", "test_make"),
-    *("test_guard", "test_organization", "test_connections", "test_every_revert"),
-    *("test_forged_messages", "test_responding", "test_judgement", "test_every_step"),
-    *("test_release", "test_status", "test_denies", "test_shipped_roles", "test_archive"),
+    *("test_every_revert", "test_organization", "test_connections", "test_forged_messages"),
+    *("test_guard", "test_make", "test_sealed_record", "test_every_step", "test_judgement"),
+    *("test_isolation", "test_demo", "test_responding", "test_release", "test_templates"),
+    *("test_reading", "test_review", "test_shipped_roles", "test_instance_sessions"),
+    *("test_denies", "test_replaying", "test_findings", "test_revoke_sessions", "test_archive"),
+    *("test_status", "test_response_guard"),
 )
 
 
@@ -46,7 +48,12 @@ REPEATS = re.compile(
     r"|test_service.py::test_(?!out_of_the_group|an_instance_of_a_warm|everything_is|a_suspension)"
     r"|test_evidence.py::test_(?!everything_is|one_volume|many_volumes|the_record_of_a_run)"
     r"|test_dying_after_any_call_is_completed.*\[(preserve-evidence|leave-service|cordon-node|write-case)"
-    r"|test_a_revert_that_dies_after_any_call.*\[(restore-settings|uncordon-node)"
+    r"|test_a_revert_that_dies_after_any_call.*\[(restore-settings|uncordon-node"
+    r"|return-to-service|unblock-remote-address)"
+    r"|test_a_refused_revert_is_named.*\[restore-settings"
+    r"|test_nothing_misshapen_at_any_depth_stops_a_mail.*\[(?!None)"
+    r"|never_a_target_is_refused\[(172|192|0\.1|169.*253|240|255|::\]|fe80::1\]|fd00.*253|::/0|5\])"
+    r"|test_without_credentials_it_is_a_line\[make (?!deploy|infra|isolate|release|mailer)"
     r"|\[(EnteringStandby|Pending:Wait|Warmed:Pending:Wait)\]"
     r"|test_what_is_malformed_on_the_acl_stops_no_release\[(?!\*)"
     r"|test_throttling_and_server_errors_are_ridden_out\[Unavailable"
