@@ -173,7 +173,7 @@ def begun_with(verdict, line):
 def failed(outcomes):
     """The steps that failed, with the beginning of their errors, or ""; the mail has all."""
     told = [f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed"]
-    return one_line("; ".join(told), 200)
+    return one_line("; ".join(told), 300)
 
 
 def undone(command):

@@ -3,11 +3,17 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from deployment import by_hand as commands
 from simulation import deploy
 
 ACCOUNT, REGION = "111122223333", "us-west-2"
-POLICIES = {"isolate": "policies/ec2-isolate-by-hand.yml", "release": "policies/ec2-release.yml"}
+POLICIES = {
+    "isolate": "policies/ec2-isolate-by-hand.yml",
+    "release": "policies/ec2-release.yml",
+    "empty-forensic-group": "policies/forensic-group-empty-by-hand.yml",
+}
 
 
 @pytest.fixture
@@ -85,8 +91,15 @@ def test_isolate_and_its_dry_run(scene, by_hand, tmp_path):
     assert code == 0 and "done       isolate-instance: " in output, output
     assert scene.is_isolated(instance)
 
-    code, output = by_hand("isolate", "--instance", "i-0abc1234def567899", "--finding", "")
-    assert (code, output.count("\n")) == (1, 1) and "There is no instance i-0abc" in output
+    for command, about in (
+        ("isolate", ["--instance", "i-0abc1234def567899"]),
+        ("release", ["--instance", "i-0abc1234def567899"]),
+        ("empty-forensic-group", ["--group", "sg-0abc1234"]),
+    ):
+        code, output = by_hand(command, *about)
+        assert (code, output.count("\n")) == (1, 1), output
+        assert f" in {ACCOUNT} {REGION}. Nothing was changed." in output
+        assert output.startswith(f"There is no {about[0][2:]} {about[1]}")
 
 
 @pytest.mark.parametrize(
@@ -107,3 +120,43 @@ def test_what_is_wrong_around_it_is_one_line(scene, monkeypatch, by_hand, change
 
     assert code == 1 and output.startswith("error: ") and said in output, output
     assert output.count("\n") == 1 and "VERBOSE=1" in output
+
+
+INSTANCE = ["--instance", "i-0abc1234def567890"]
+
+
+@pytest.mark.parametrize(
+    "command, policy, arguments, said",
+    [
+        ("isolate", "ec2-isolate-by-hand", ["--instance", "web-1"], "INSTANCE=web-1 is not the id"),
+        ("isolate", "ec2-isolate-by-hand", [*INSTANCE, "--finding", "x'y"], "FINDING=x'y is not"),
+        (
+            "isolate",
+            "ec2-isolate-by-hand",
+            [*INSTANCE, "--evidence-bucket", "x'y"],
+            "EVIDENCE_BUCKET=x'y is not the name",
+        ),
+        ("release", "ec2-release", [], "say INSTANCE=... or FINDING=..."),
+        ("release", "ec2-release", [*INSTANCE, "--record", ";"], "RECORD=; is not the word"),
+        ("release", "ec2-release", [*INSTANCE, "--groups", "x'y"], "GROUPS=x'y is not eni-"),
+        (
+            "release",
+            "ec2-release",
+            ["--finding", "f1", "--record", "abc"],
+            "RECORD and GROUPS are of one instance",
+        ),
+        (
+            "empty_forensic_group",
+            "forensic-group-empty-by-hand",
+            ["--group", "web"],
+            "GROUP=web is",
+        ),
+    ],
+)
+def test_what_is_misspelt_is_refused_before_anything_is_asked(command, policy, arguments, said):
+    place = [f"policies/{policy}.yml", "--region", REGION]
+
+    done = CliRunner().invoke(getattr(commands, command), [*place, *arguments])
+
+    assert done.exit_code == 2 and said in done.output
+    assert "Nothing was changed." in done.output

@@ -57,4 +57,4 @@ def test_what_did_not_go_well_stands_first(line, verdict):
     assert begin.startswith("GuardDuty") == (verdict is None), line
     if verdict:
         assert rest.startswith("GuardDuty "), line
-    assert len(line) < 520 and "x" * 250 not in line
+    assert len(line) < 620 and "x" * 300 not in line
