@@ -248,7 +248,9 @@ class Policy:
             only.append("if the instance is the one that acts (`resourceRole` is `ACTOR`)")
         elif not acts(role="TARGET", direction="INBOUND"):
             only.append("unless the remote side began the connection")
-        if not acts(named=False):
+        # of a sequence the mode decides, not the filter: custom_actions/modes.py
+        by_mode = self.entry.data["resource"] == "ec2" and of.type.startswith("AttackSequence:")
+        if by_mode or not acts(named=False):
             only.append("where the finding names an instance")
         if self.entry.is_opt_in:
             only.append(f"if the opt-in policy [{self.entry.name}](policies.md#{self.entry.name}) "
