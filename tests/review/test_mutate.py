@@ -44,5 +44,8 @@ def test_the_command_says_which_test_turned_red():
     assert said.exit_code == 0
     (row,) = json.loads(said.stdout)
     assert row["broken"] == "samples let in"
-    first = ("tests/test_findings.py::", "tests/test_contract.py::test_a_policy_for_findings_acts_on")
+    first = (
+        "tests/test_findings.py::",
+        "tests/test_contract.py::test_a_policy_for_findings_acts_on",
+    )
     assert row["red"].startswith(first)
