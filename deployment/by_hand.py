@@ -94,7 +94,10 @@ def release(policy, region, instance, finding, dryrun, archive, bucket, **said):
 
 
 def isolated_by(finding, target):
-    """The instances that are isolated for a finding. Raises Refused when there is none."""
+    """The instances that are isolated for a finding. Raises Refused when there is none.
+
+    By the tag forensic:finding, which whoever may tag an instance can change.
+    """
     found = [row["instance"] for row in look(target) if row["finding"] == finding]
     if not found:
         raise Refused(f"no instance in {target} is isolated by finding {finding}.")
@@ -201,10 +204,14 @@ def respond(region, file, dryrun, missing="resource", nothing=None, **said):
     for resource in resources:
         tell(resource, policy.resource_manager.resource_type.id, target)
     if "failed" in statuses:
-        failed("NOT complete: what failed stands above. This can be run again.")
-    elif dryrun:
+        return failed("NOT complete: what failed stands above. This can be run again.")
+    if dryrun:
         click.echo("Nothing was changed. Without DRYRUN=1 it is done.")
-    return int("failed" in statuses)
+        return 0
+    for key in ("isolated", "revoked"):  # left alone, for a reason that stands above
+        if any(outcome.get(key) is False for outcome in outcomes):
+            return failed(f"NOT {key}: the reason stands above.")
+    return 0
 
 
 def failed(words):

@@ -91,6 +91,10 @@ def test_isolate_and_its_dry_run(scene, by_hand, tmp_path):
     assert code == 0 and "done       isolate-instance: " in output, output
     assert scene.is_isolated(instance)
 
+    scene.ec2.terminate_instances(InstanceIds=[other := scene.instance()])
+    code, output = by_hand("isolate", "--instance", other)
+    assert code == 1 and output.endswith("NOT isolated: the reason stands above.\n"), output
+
     for command, about in (
         ("isolate", ["--instance", "i-0abc1234def567899"]),
         ("release", ["--instance", "i-0abc1234def567899"]),
