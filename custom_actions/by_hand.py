@@ -120,8 +120,8 @@ class ByHand(Filter):
         exempt = self.data.get("exempt-tag", record.EXEMPT)
         if exempt in tags:
             raise self.refusal(
-                f"{instance_id} has the exemption tag {exempt}: ask who set it. To isolate it all "
-                f"the same remove the tag: aws ec2 delete-tags --region "
+                f"{instance_id} has the exemption tag {record.told(exempt, tags)}: ask who set it. "
+                f"To isolate it all the same remove the tag: aws ec2 delete-tags --region "
                 f"{self.manager.config.region} --resources {instance_id} --tags Key={exempt}"
             )
         if not named:

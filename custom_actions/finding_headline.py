@@ -5,7 +5,7 @@ from c7n.exceptions import PolicyValidationError
 from c7n.filters import EventFilter
 from c7n.utils import type_schema
 
-from custom_actions import autonomy
+from custom_actions import autonomy, timeline
 from custom_actions.finding import FindingFilter, instance_ids, is_sample, mapping, text
 from custom_actions.headline import NOTICE
 from custom_actions.record import FINDING, ISOLATED_AT, STATE, case_id
@@ -73,8 +73,8 @@ class FindingHeadline(EventAction):
     incident that the instance is in by its tags, or None; and `next`, what follows by each policy
     that is for findings of this type (`policy`, `title`, `opt-in`, and `refusal`, why it does not
     act, or None), or None where `followed-by` is not said. What the resource itself decides
-    (whether it is there, exempt, held back) is for the mail of that policy. Needs no IAM permission
-    and changes nothing.
+    (whether it is there, exempt, held back) is for the mail of that policy. And `event["c7n:run"]`:
+    when the function received the finding. Needs no IAM permission and changes nothing.
     """
 
     schema = type_schema(
@@ -119,6 +119,7 @@ class FindingHeadline(EventAction):
             "case": case_by_tags(event),
             "next": list(self.followed(event)) if "followed-by" in self.data else None,
         }
+        event[timeline.RUN] = timeline.this_run()
 
     def followed(self, event):
         """What the policies for findings of this type do with the event."""

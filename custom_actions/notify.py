@@ -13,7 +13,7 @@ from c7n.actions.notify import ResourceMessageBuffer
 from c7n.exceptions import PolicyExecutionError
 from c7n.utils import local_session, type_schema
 
-from custom_actions import autonomy, central, clients
+from custom_actions import autonomy, central, clients, timeline
 from custom_actions.finding import FINDING_ID, finding_id, is_sequence, mapping
 from custom_actions.forensic_group import describe_group
 from custom_actions.headline import (
@@ -287,6 +287,7 @@ class NotifyOnce(ResponseAction, Notify):
     def send(self, resources, event):
         clients.do_without_alias(local_session(self.manager.session_factory))
         event = {key: value for key, value in event.items() if key != WAITED}
+        event[timeline.RUN] = timeline.this_run()
         if len(resources) == 1:
             told = [{k: v for k, v in resources[0].items() if k != BY_HAND}]
         else:

@@ -15,6 +15,8 @@ import textwrap
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from custom_actions.words import one_line
+
 STATE = "forensic:state"
 FINDING = "forensic:finding"
 ISOLATED_AT = "forensic:isolated-at"
@@ -305,6 +307,12 @@ PART = re.compile(r":([2-9]|[1-9][0-9])$")
 def tags_of(resource, key="Tags"):
     """A resource's tags as a dictionary; EC2 calls the list `Tags`, on interfaces `TagSet`."""
     return {tag["Key"]: tag["Value"] for tag in resource.get(key) or ()}
+
+
+def told(key, tags):
+    """A tag and what it says, for a person: whoever wrote it may have meant one. On one line."""
+    value = one_line(tags.get(key), 100)
+    return f'{key} ("{value}")' if value else key
 
 
 def as_tags(key, words):

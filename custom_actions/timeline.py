@@ -1,5 +1,5 @@
-"""Every call of this run to AWS, and each request to the API of a cluster, for the case record
-(custom_actions/steps/write_case.py).
+"""When this run began and where its log is, for the mails; and every call of it to AWS, and each
+request to the API of a cluster, for the case record (custom_actions/steps/write_case.py).
 
 What is kept of a call: when, by which step about which resource, the operation, the parameters that
 say what it was about, and how it ended. Never a policy document, a message, a file or a credential:
@@ -7,6 +7,7 @@ only parameters in `ABOUT` are kept. A hook costs microseconds, and nothing is w
 is.
 """
 
+import os
 import time
 from datetime import UTC, datetime
 
@@ -29,6 +30,10 @@ LONGEST = 256  # characters of a text
 MANY = 50  # elements of a list
 CALLS = 5000  # of one run: some hundred instances
 
+# In an event, beside the notice: what tells one try from another, and so stands for itself.
+RUN = "c7n:run"
+
+_began = None  # of the run, seconds since 1970; None where it is none of a function
 _calls = []
 _left_out = 0  # calls for which there was no room
 _about = (None, None)  # the step at work, and the resource
@@ -36,10 +41,24 @@ _about = (None, None)  # the step at work, and the resource
 
 def begin():
     """A new run: what is known of the one before is forgotten."""
-    global _left_out
+    global _began, _left_out
+    _began = time.time()
     _calls.clear()
     _left_out = 0
     about(None, None)
+
+
+def this_run():
+    """When the function received the event, and the log that it writes; without those that are not
+    known, as where a person runs it.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    log = {
+        key: os.environ.get(f"AWS_LAMBDA_{key.upper()}_NAME") for key in ("log_group", "log_stream")
+    }
+    known = {"received": _at(_began) if _began else None, **log}
+    return {key: value for key, value in known.items() if value}
 
 
 def about(step, resource_id):
@@ -62,7 +81,7 @@ def told(at, about, service, operation, params, result, ms, request_id):
     """One call, as a case has it. Not while it is made: the isolation would wait for that."""
     step, resource_id = about
     return {
-        "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
+        "at": _at(at),
         "step": step,
         "resource": resource_id,
         "service": service,
@@ -118,6 +137,10 @@ def _ends(parsed, context, **_):
 def _fails(exception, context, **_):
     if "timeline" in context:
         ended(context.pop("timeline"), type(exception).__name__)
+
+
+def _at(seconds):
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _short(value):

@@ -3,8 +3,8 @@
 The keys are c7n_mailer's own, checked by its schema; what it does not know, and what is peculiar to
 one way out, is checked by that transport. `account_emails` has one more entry, `default`, which the
 stock tool reads as an account that never occurs; `recipients` and `sample_emails` (known.py),
-`accounts` and `describe_accounts` (accounts.py), `topics` and `administrator_accounts` (senders.py)
-are this mailer's own. Where a check fails, the error names the key.
+`runbook_url` (render.py), `accounts` and `describe_accounts` (accounts.py), `topics` and
+`administrator_accounts` (senders.py) are this mailer's own. Where a check fails, the error names the key.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from . import accounts, known, senders, transports
 from .accounts import Accounts, problems_of_emails
 from .delivery import Courier
 from .known import ADDRESS, Known
-from .render import Templates
+from .render import URL, Templates
 from .secrets import ENVIRONMENT, Secrets
 from .senders import Senders
 from .stock import DEFAULT, Addresses
@@ -81,7 +81,7 @@ def check(config: dict) -> list[str]:
     import jsonschema
     from c7n_mailer.cli import CONFIG_SCHEMA
 
-    own = {known.KEY, known.SAMPLES, *accounts.OWN_KEYS, *senders.OWN_KEYS} | {
+    own = {URL, known.KEY, known.SAMPLES, *accounts.OWN_KEYS, *senders.OWN_KEYS} | {
         key for transport in transports.TRANSPORTS for key in transport.own_keys
     }
     stock = {key: value for key, value in config.items() if key not in own}
@@ -111,6 +111,8 @@ def _own_checks(config: dict):
     if not ADDRESS.search(config.get("from_address", "")):
         yield "from_address: must be an e-mail address"
     yield from _check_account_emails(config.get("account_emails", {}))
+    if URL in config and not re.fullmatch(r"https://[^\s#\"'<>]+", str(config[URL])):
+        yield f"{URL}: must be the https:// address of docs/runbook.md, without a section"
     if known.SAMPLES in config:
         yield from problems_of_emails(known.SAMPLES, config[known.SAMPLES])
     yield from known.check(config)
@@ -197,7 +199,7 @@ def courier(
         secrets,
         allowed,
         Addresses(config, session, allowed),
-        Templates(templates or HERE / "templates", named),
+        Templates(templates or HERE / "templates", named, config),
     )
     made = [transport(means) for transport in ways or transports.TRANSPORTS]
     return Courier(made, Senders(config, named, session))

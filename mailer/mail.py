@@ -4,6 +4,7 @@ How it is sent is the business of transports/smtp.py and transports/ses.py.
 """
 
 from abc import abstractmethod
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
@@ -41,8 +42,7 @@ class Mail(Transport):
         parcels = []
         for recipients, resources in found.items():
             mail = self._composed(message, resources, recipients)
-            parts = [part.get_content() for part in mail.walk() if not part.is_multipart()]
-            says = digest(mail["Subject"], *parts)
+            says = digest(mail["Subject"], self._content(message, resources, recipients))
             parcels.append(Parcel(recipients, partial(self.send, mail), says))
         return parcels
 
@@ -52,7 +52,7 @@ class Mail(Transport):
         """The mail, with a Message-ID that is the same for the same content, so that mail programs
         fold a repetition. No header but the subject has a word of the message in it."""
         name = message.template
-        content = self.means.templates.render(name, message.data, resources, [*recipients])
+        content = self._content(message, resources, recipients, datetime.now(UTC))
         config = self.means.config
         mail = set_mimetext_headers(
             EmailMessage(policy=SMTP),
@@ -74,6 +74,16 @@ class Mail(Transport):
         else:
             mail.set_content(content)
         return mail
+
+    def _content(
+        self,
+        message: Message,
+        resources: list[dict],
+        recipients: tuple[str, ...],
+        mailed: datetime | None = None,
+    ) -> str:
+        render = self.means.templates.render
+        return render(message.template, message.data, resources, [*recipients], mailed)
 
     @abstractmethod
     def send(self, mail: EmailMessage, recipients: list[str]) -> list[Failure]:

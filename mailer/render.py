@@ -16,7 +16,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .accounts import Accounts
 from .errors import Permanent, describe
+from .times import times
 
+URL = "runbook_url"
 HANDED_ON = ("account", "account_id", "partition", "region", "event", "action", "policy")
 
 
@@ -35,12 +37,14 @@ class Templates:
     """The files NAME.j2 of one folder; those that begin with `_` are parts of others.
 
     They have c7n_mailer's filters and functions, the variables that c7n_mailer hands on, and
-    `known_account`: what `accounts` knows of the account that the message is about.
+    `known_account`: what `accounts` knows of the account that the message is about; `times`
+    (times.py); of mailer.yml, `config`, the `contact_tags` and the `runbook_url`, None without.
     """
 
-    def __init__(self, folder: Path, accounts: Accounts):
+    def __init__(self, folder: Path, accounts: Accounts, config: dict):
         self._environment = sandbox(folder)
         self._accounts = accounts
+        self._own = {URL: config.get(URL), "contact_tags": config.get("contact_tags", [])}
 
     @property
     def names(self) -> list[str]:
@@ -48,8 +52,17 @@ class Templates:
         files = self._environment.list_templates(extensions=["j2"])
         return [file.removesuffix(".j2") for file in files if file[0] != "_" and "/" not in file]
 
-    def render(self, name: object, data: dict, resources: list, recipient: object) -> str:
+    def render(
+        self,
+        name: object,
+        data: dict,
+        resources: list,
+        recipient: object,
+        mailed: datetime | None = None,
+    ) -> str:
         """A template, filled with what `notify` sent. resources: those that concern the recipient.
+        mailed: now, for `times`; without it there are none, so that two that say the same are the
+        same.
         Permanent when there is no such template, or when it renders to nothing, which is no message
         to anybody; and whatever Jinja raises."""
         if name not in self.names:
@@ -60,6 +73,8 @@ class Templates:
             resources=resources,
             execution_start=_started(data),
             known_account=self._accounts.about(_account_id(data)),
+            times=times(data, resources, mailed) if mailed else [],
+            **self._own,
         )
         if not text.strip():
             raise Permanent(f"the template {name!r} renders to nothing")

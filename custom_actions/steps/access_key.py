@@ -143,7 +143,7 @@ class DeactivateAccessKey(OfUser, Step):
     def more(self, run):
         about = {"revoked": bool(run.holding), **self.about(run.memory["key"])}
         if run.holding:
-            about["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            about["verified_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         return about
 
 

@@ -273,8 +273,9 @@ class IsolateInstance(OfInterfaces, Step):
         run.tags = tags_of(instance)
         exempt = self.data.get("exempt-tag", record.EXEMPT)
         if exempt in run.tags:
+            tag = record.told(exempt, run.tags)
             raise NothingToDo(
-                f"The instance has the exemption tag {exempt}. Nothing was changed.", "exempt"
+                f"The instance has the exemption tag {tag}. Nothing was changed.", "exempt"
             )
         view = View(instance.get("NetworkInterfaces") or [], live=False)
         if not view.interfaces:
@@ -512,7 +513,7 @@ class IsolateInstance(OfInterfaces, Step):
 
     def conclude(self, run):
         """Seal the record and write the state, with the time and the finding that began it."""
-        run.memory["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        run.memory["verified_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         groups = run.memory["record"]
         reopened = groups.is_being_released and run.made
         if run.view.live:

@@ -243,7 +243,7 @@ class Revocation(Step):
     def more(self, run):
         about = {"revoked": all(change.holds for change in run.changes), **run.view.about}
         if about["revoked"]:
-            about["verified_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+            about["verified_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         return about
 
 

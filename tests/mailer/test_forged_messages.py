@@ -401,7 +401,7 @@ def test_what_a_template_evaluates_stays_in_the_sandbox(tmp_path):
     }
     for name, text in ways_out.items():
         (tmp_path / f"{name}.html.j2").write_text(text)
-    templates = Templates(tmp_path, Accounts({}, None))
+    templates = Templates(tmp_path, Accounts({}, None), {})
     data = {"event": {"a": "__init__", "b": "__globals__", "c": "{0.__init__.__globals__}"}}
     for name in ways_out:
         with pytest.raises(Exception, match="unsafe|undefined|renders to nothing") as error:

@@ -44,7 +44,14 @@ MAILER = yaml.safe_load((ROOT / "mailer" / "mailer.yml").read_text())
 KNOWN = Known(MAILER)
 ACCOUNTS = Accounts({}, None)
 TRANSPORT = Smtp(
-    Means(MAILER, None, None, KNOWN, Addresses(MAILER, None, KNOWN), Templates(TEMPLATES, ACCOUNTS))
+    Means(
+        MAILER,
+        None,
+        None,
+        KNOWN,
+        Addresses(MAILER, None, KNOWN),
+        Templates(TEMPLATES, ACCOUNTS, MAILER),
+    )
 )
 FILE = yaml.safe_load((ROOT / "policies" / "finding-notify.yml").read_text())
 (POLICY,) = copy.deepcopy(FILE)["policies"]
@@ -571,7 +578,7 @@ def test_slack_says_how_bad_it_is_who_follows_and_the_case():
         event = copy.deepcopy(event)
         LOADED.resource_manager.actions[0].process([], event)
         data = {"account_id": "1", "region": "us-west-2", "event": event, "policy": POLICY}
-        text = Templates(TEMPLATES, ACCOUNTS).render("slack", data, [], "#x")
+        text = Templates(TEMPLATES, ACCOUNTS, MAILER).render("slack", data, [], "#x")
         (made,) = json.loads(text)["attachments"]
         return made["text"]
 

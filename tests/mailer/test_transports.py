@@ -142,7 +142,7 @@ def test_a_target_that_mailer_yml_does_not_list(post, sink, web, slack, splunk, 
 
 def test_the_slack_template_of_the_pack(post, sink, web, slack):
     data = post.message(headline='a "quoted" <https://evil.example|headline> & more')
-    templates = Templates(ROOT / "mailer" / "templates", Accounts({}, None))
+    templates = Templates(ROOT / "mailer" / "templates", Accounts({}, None), {})
     text = templates.render("slack", data, data["resources"], "security")
     made = json.loads(text)
     assert made["channel"] == "security"
