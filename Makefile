@@ -95,6 +95,9 @@ mutate: $(INSTALLED) ## Break each policy as people do and list what no test not
 demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] another finding, [MODE=observe|ask]
 	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")
 
+mails: $(INSTALLED) ## Make the mail of every outcome by the whole way, as HTML in output/mails
+	@MAILS=output/mails $(BIN)/pytest -q -m slow tests/test_mail_gallery.py
+
 replay: $(INSTALLED) need-FINDING ## What the policies do with a finding, on this machine; FINDING=file or folder [MODE=observe|ask] [CALLS=1] [JSON=1]
 	@$(REVIEW) replay "$(FINDING)" $(if $(MODE),--mode "$(MODE)") $(if $(CALLS),--calls) $(if $(JSON),--json)
 

@@ -4,7 +4,8 @@ The keys are c7n_mailer's own, checked by its schema; what it does not know, and
 one way out, is checked by that transport. `account_emails` has one more entry, `default`, which the
 stock tool reads as an account that never occurs; `recipients` and `sample_emails` (known.py),
 `runbook_url` (render.py), `accounts` and `describe_accounts` (accounts.py), `topics` and
-`administrator_accounts` (senders.py) are this mailer's own. Where a check fails, the error names the key.
+`administrator_accounts` (senders.py) are this mailer's own. Where a check fails, the error names
+the key.
 """
 
 import ipaddress

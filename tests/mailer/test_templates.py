@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 import zlib
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -73,7 +74,7 @@ REMEDIATION = (
 HOSTILE = [
     "<img src=x onerror=alert(1)><script>alert(1)</script>",
     "\"'><a href='https://evil.example'>click</a>",
-    "{{7*7}}{% raw %}{{ config }}",
+    "{{7777*7777}}{% raw %}{{ config }}",
     "line one\r\nBcc: victim@example.com\nline three",
     "javascript:alert(1)//https://www.evil.example/x",
     "x" * 5000,
@@ -153,8 +154,8 @@ def load(name):
     return {"detail-type": "GuardDuty Finding", "region": detail["region"], "detail": detail}
 
 
-def mail(template, subject, event, resources, policy=POLICY):
-    """Render one mail; returns (subject, Reader) as decoded from the message that would be sent."""
+def parcel(template, subject, event, resources, policy=POLICY):
+    """What would be sent of a message."""
     data = {
         "account": "example-alias",
         "account_id": "111122223333",
@@ -165,9 +166,15 @@ def mail(template, subject, event, resources, policy=POLICY):
         "resources": resources,
     }
     body = base64.b64encode(zlib.compress(json.dumps(data).encode())).decode()
-    (parcel,) = TRANSPORT.parcels(Message("1", "1", "", body, 1, 0), ["account-emails"])
-    assert parcel.targets == ("security@example.com",)
-    (made,) = parcel.send.args
+    (made,) = TRANSPORT.parcels(Message("1", "1", "", body, 1, 0), ["account-emails"])
+    return made
+
+
+def mail(template, subject, event, resources, policy=POLICY):
+    """Render one mail; returns (subject, Reader) as decoded from the message that would be sent."""
+    made = parcel(template, subject, event, resources, policy)
+    assert made.targets == ("security@example.com",)
+    (made,) = made.send.args
     mime = email.message_from_bytes(made.as_bytes(), policy=email.policy.default)
     html = mime.get_body(["html"]).get_content().replace("\r\n", "\n")
     assert len(html) < 100_000  # Gmail cuts a mail at 102 KB
@@ -298,12 +305,18 @@ def test_scenario_says_what_where_and_what_next():
     assert "within 15 minutes, do it by hand: the command is below" in reader.text
     command = f"make isolate INSTANCE=i-0abc1234def567890 REGION=us-west-2 FINDING={FINDING_ID}"
     assert command in reader.lines
+    console = "https://console.aws.amazon.com/ec2/home?region=us-west-2#"
+    own = [
+        f"{console}InstanceDetails:instanceId=i-0abc1234def567890",
+        f"{console}NetworkInterface:networkInterfaceId=eni-0000000000000000a",
+    ]
     assert reader.links == [
         [
             "https://console.aws.amazon.com/guardduty/home?region=us-west-2"
             f"#/findings?macros=current&fId={FINDING_ID}"
         ]
-        * 2
+        * 2,
+        *([url] * 2 for url in own),
     ]
 
 
@@ -645,14 +658,17 @@ def test_a_process_on_the_node_of_a_cluster():
 def test_console_link_fits_the_partition(partition, region, host):
     event = load("ec2-malicious-ip-caller")
     event["detail"] |= {"partition": partition, "region": region}
-    ((href, _),) = finding_mail(event)[1].links
+    (href, _), *others = finding_mail(event)[1].links
     assert href.startswith(f"https://{host}/guardduty/home?region={region}#/findings?")
+    assert len(others) == 2
+    for href, _ in others:
+        assert href.startswith(f"https://{host}/ec2/home?region={region}#")
 
 
 def test_finding_id_is_percent_encoded_in_the_link():
     event = load("ec2-malicious-ip-caller")
     event["detail"]["id"] = 'a/b&c="d" <e>\'?x=ü'
-    ((href, _),) = finding_mail(event)[1].links
+    (href, _), *_ = finding_mail(event)[1].links
     assert href.endswith("&fId=a%2Fb%26c%3D%22d%22%20%3Ce%3E%27%3Fx%3D%C3%BC")
 
 
@@ -753,9 +769,9 @@ def test_hostile_fields_stay_text(name, text):
     subject, reader = finding_mail(event)
     assert len(subject) < 400
     assert subject.isprintable()
-    for word in ("49", "https://www.evil", "\u202e", "\x1b"):
-        # 49 = 7*7; a bare web address would be made clickable by the mail program
-        assert word not in reader.text.split("Look closer")[0]
+    for word in ("60481729", "https://www.evil", "\u202e", "\x1b"):
+        # 60481729 is the product; a bare web address would be made clickable by the mail program
+        assert word not in reader.text.split("In the console")[0]
     assert max(len(line) for line in reader.lines) < 1500
 
 
@@ -775,6 +791,169 @@ def test_many_tags_and_interfaces():
     _, reader = finding_mail(event)
     assert reader.row("Interface 15") == "eni-0000000000000000a"
     assert reader.row("Name").startswith("GuardDuty-Example")
+
+
+# ---- What a responder asks next: where to read on, how long it took, whom to call
+
+RUNBOOK_URL = "https://git.example.com/pack/docs/runbook.md"
+
+
+def rendered(name, event, resources, mailed=None, **policy):
+    templates = Templates(TEMPLATES, ACCOUNTS, MAILER | {"runbook_url": RUNBOOK_URL})
+    data = {"account_id": "111122223333", "region": "us-west-2", "event": event}
+    data["policy"] = {"name": "p", "metadata": {"runbook": "docs/runbook.md#guard-e-mail"}} | policy
+    return Reader(templates.render(name, data, resources, [], mailed))
+
+
+@pytest.mark.parametrize(
+    "outcomes, notice, section",
+    [
+        ([outcome()], {"isolated": True}, "6-how-do-i-investigate"),
+        (
+            [outcome(), {"step": "x", "status": "failed"}],
+            {"isolated": True},
+            "5-it-was-not-isolated-or-not-everything-was-done-what-now",
+        ),
+        (
+            [outcome(isolated=False, status="failed")],
+            {},
+            "5-it-was-not-isolated-or-not-everything-was-done-what-now",
+        ),
+        (
+            [outcome(isolated=False, status="withheld", withheld="brake")],
+            {},
+            "1-which-mail-did-i-get",
+        ),
+        (
+            [outcome(isolated=False, status="planned")],
+            {"observe_only": True},
+            "1-which-mail-did-i-get",
+        ),
+    ],
+)
+def test_the_runbook_is_linked_at_the_section_that_fits_the_outcome(outcomes, notice, section):
+    event = {"detail": {}, "c7n:notice": notice}
+    instance = {"InstanceId": "i-1", "c7n:response": outcomes}
+
+    reader = rendered("remediation.html", event, [instance])
+
+    assert [href for href, _ in reader.links if href.startswith(RUNBOOK_URL)] == [
+        f"{RUNBOOK_URL}#{section}"
+    ]
+
+
+def test_every_section_that_a_mail_leads_to_is_in_the_runbook():
+    titles = re.findall(r"^#+ (.*)", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    named = re.compile(r"'(\d-[a-z-]+|[a-z]+(?:-[a-z]+)*-e-mail|an-attack-sequence)'")
+    linked = {s for path in TEMPLATES.glob("*.j2") for s in named.findall(path.read_text())}
+    assert len(linked) >= 5 and linked <= anchors
+
+
+def test_a_policys_own_address_is_linked_and_no_section_of_a_forger_leaves_the_page():
+    own = {"metadata": {"runbook": "https://wiki.example.com/x"}}
+    reader = rendered("guard.html", {"detail": {}}, [], **own)
+    assert ["https://wiki.example.com/x"] * 2 in reader.links
+    forged = {"metadata": {"runbook": 'docs/runbook.md#"><b>x/../@evil.example'}}
+    reader = rendered("guard.html", {"detail": {}}, [], **forged)
+    assert [f"{RUNBOOK_URL}#bxevilexample"] * 2 in reader.links
+
+
+DAY = "2026-11-23T"
+
+
+@pytest.mark.parametrize(
+    "detected, received, isolated, spans",
+    [
+        (
+            f"{DAY}09:02:00Z",
+            f"{DAY}09:02:01.5+00:00",
+            f"{DAY}09:02:03Z",
+            ["1.5 s", "1.5 s", "7.0 s"],
+        ),
+        # in UTC, whatever zone; longer spans in longer units
+        (
+            f"{DAY}04:00:00-05:00",
+            f"{DAY}09:01:00Z",
+            f"{DAY}09:02:00Z",
+            ["60.0 s", "60.0 s", "10.0 s"],
+        ),
+        ("2026-11-20T09:02:00Z", f"{DAY}06:02:00Z", f"{DAY}06:05:00Z", ["2 days", "3 min", "2 h"]),
+        # no span backwards, nothing made of what is no time
+        (f"{DAY}09:02:00Z", f"{DAY}09:01:59Z", f"{DAY}09:02:00Z", [None, "1.0 s", "10.0 s"]),
+        ("<b>", 7, f"{DAY}09:02:00Z", ["10.0 s"]),
+        ("0001-01-01T00:00:00+23:00", f"{DAY}09:02:00", ["x"], []),
+    ],
+)
+def test_the_times_and_what_lies_between_them(detected, received, isolated, spans):
+    event = {"detail": {"updatedAt": detected}, "c7n:run": {"received": received}}
+    event["c7n:notice"] = {"isolated": True}
+    instance = {"InstanceId": "i-1", "c7n:response": [outcome(verified_at=isolated)]}
+    mailed = datetime(2026, 11, 23, 9, 2, 10, tzinfo=UTC)
+
+    reader = rendered("remediation.html", event, [instance], mailed)
+
+    told = [line for line in reader.lines if re.match("[0-9-]{10} [0-9:]{8} UTC", line)]
+    assert reader.row("Mailed") == told[-1] and told[-1].startswith("2026-11-23 09:02:10 UTC")
+    found = [row.partition(" UTC, ")[2].removesuffix(" later") or None for row in told]
+    assert found[1:] == spans
+
+
+def test_two_that_differ_in_their_times_alone_say_the_same():
+    """One is dropped then, where both members and administrator report."""
+    event = load("ec2-malicious-ip-caller")
+    event["c7n:notice"] = {"headline": SENTENCE, "next": []}
+    says = set()
+    for second in (1, 2):
+        event["c7n:run"] = {"received": f"{DAY}09:02:0{second}Z"}
+        says.add(parcel("finding.html", SENTENCE, event, [{"account_id": "1"}]).says)
+    assert len(says) == 1
+
+
+def test_whom_to_call_stands_in_the_mail_as_text():
+    hostile = "<b>Ana</b>\r\nhttps://evil.example"
+    tags = [{"Key": "Owner", "Value": hostile}, {"Key": "Team", "Value": "x"}]
+    _, reader = remediation_mail(outcome(), Tags=tags)
+    assert reader.row("Owner") == "<b>Ana</b> https[:]//evil.example (by its tag)"
+    assert reader.row("OwnerContact") is None and "Team" not in reader.text
+    event = load("ec2-malicious-ip-caller")
+    event["detail"]["resource"]["instanceDetails"]["tags"] = [{"key": "Owner", "value": "Ana"}]
+    assert finding_mail(event)[1].row("Owner") == "Ana (by its tag)"
+
+
+def test_the_log_of_the_function_is_linked_as_its_console_has_it():
+    event = {"detail": {}, "c7n:notice": {"isolated": True}}
+    event["c7n:run"] = {
+        "log_group": "/aws/lambda/custodian-ec2-isolate",
+        "log_stream": "2026/11/23/[$LATEST]0f<\"'>",
+    }
+    reader = rendered(
+        "remediation.html", event, [{"InstanceId": "i-1", "c7n:response": [outcome()]}]
+    )
+    (href,) = [href for href, _ in reader.links if "cloudwatch" in href]
+    assert href == (
+        "https://console.aws.amazon.com/cloudwatch/home?region=us-west-2#logsV2:log-groups/log-group/"
+        "$252Faws$252Flambda$252Fcustodian-ec2-isolate/log-events/"
+        "2026$252F11$252F23$252F$255B$2524LATEST$255D0f$253C$2522$2527$253E"
+    )
+
+
+def test_of_an_instance_that_is_not_isolated_only_what_is_true_is_told():
+    refused = {"isolated": False, "status": "failed", "verified_at": None, "error": "no"}
+    none = outcome(**refused, interfaces=[interface(status="failed")])
+    kept = {"step": "preserve-evidence", "status": "done", "detail": "", "error": None}
+    _, reader = remediation_mail(none, kept, isolated=False)
+    text = reader.text
+    assert "every new connection" not in text and "No interface is isolated" in text
+    assert "answers nobody" not in text and "serial console" not in text
+    assert "How to undo what was done" in text and "make release INSTANCE=" in text
+    _, reader = remediation_mail(none, isolated=False)
+    assert "make release" not in reader.text
+
+    half = outcome(**refused, interfaces=[interface(), interface(1, status="failed")])
+    _, reader = remediation_mail(half, isolated=False)
+    assert "over the interfaces that are isolated, above; not over the others" in reader.text
+    assert "How to release" in reader.text
 
 
 # ---- Remediation mail
@@ -833,7 +1012,7 @@ def test_isolated_by_hand_without_a_finding_names_the_person_and_no_finding():
     )
 
     assert subject == reader.lines[0] and f"isolated by {who} by hand." in subject
-    assert "GuardDuty discovered" not in reader.text and not reader.links
+    assert "GuardDuty discovered" not in reader.text and "guardduty/home" not in str(reader.links)
     assert reader.row("By hand") == f"{who}, without a finding"
     assert reader.row("Id") == name and reader.row("Severity") is None
     assert f'--description "Response {name}"' in reader.text
