@@ -45,5 +45,5 @@ def functions(target, known):
 
 
 def remove_here(target, shown):
-    """{function: (what was changed, error)} of those that were shown."""
+    """{function: Done} of those that were shown."""
     return remove_all(target.session(), shown[str(target)])
