@@ -1,9 +1,12 @@
-"""Each command of make in the documents and the mails is a target, with variables that it reads."""
+"""Each command of make in the documents and the mails is a target, with variables that it reads;
+each link of the documents leads somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from review import prose
 
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text().replace("\\\n", " ")
@@ -52,11 +55,29 @@ def test_make_knows_each_target_and_each_target_its_variables(page):
         text = re.sub(r"\{#.*?#\}", "", page.read_text(), flags=re.DOTALL)
         found = [one for one in commands(text.splitlines()) if one[1]]
     unknown = [
-        (target, names - EVERYWHERE - variables(recipes.get(target, "")))
+        (target, names - known)
         for target, names in found
-        if target not in recipes or names - EVERYWHERE - variables(recipes[target])
+        for known in [EVERYWHERE | variables(recipes.get(target, ""))]
+        if target not in recipes or names - known
     ]
     assert not unknown
+
+
+# of docs/policies.md: tests/review/test_catalogue.py
+WRITTEN = [ROOT / "CHANGELOG.md", *(page for page in PAGES if page.name != "policies.md")]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_links_lead_to_a_file_and_its_section(page):
+    """For those that policies name see tests/test_contract.py."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith(("http", "mailto")):
+            continue
+        path, _, place = link.partition("#")
+        there = (page.parent / path) if path else page
+        assert there.exists(), link
+        headings = re.findall(r"^#+ (.*)", there.read_text(), re.MULTILINE) if place else ()
+        assert not place or place in map(prose.anchor, headings), link
 
 
 def test_what_python_runs_is_named_with_its_environment():
