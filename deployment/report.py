@@ -71,10 +71,8 @@ def together(title, results):
 
 
 def row(result):
-    modes = modes_of(result)
-    mode = "\n".join(
-        word if len(modes) == 1 else f"{word}: {', '.join(names)}" for word, names in modes.items()
-    )
+    most, *others = sorted(modes_of(result).items(), key=lambda one: -len(one[1])) or [("", ())]
+    mode = "\n".join([most[0], *(f"{word}: {', '.join(names)}" for word, names in others)])
     every = len(result.answer)
     alike = grouped(result, lambda done: "" if done.error and done.what == UNCHANGED else done.what)
     unchanged = alike.pop(UNCHANGED, ()) if len(alike.get(UNCHANGED, ())) < every else ()

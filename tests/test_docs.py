@@ -13,7 +13,7 @@ MAKEFILE = (ROOT / "Makefile").read_text().replace("\\\n", " ")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEMPLATES = sorted((ROOT / "mailer" / "templates").glob("*.j2"))
 EVERYWHERE = {"VERBOSE", "CUSTODIAN", "PYTHON"}
-NAME = re.compile(r"(?<![\w=])([A-Z][A-Z_]+)=")
+NAME = re.compile(r"(?<![\w=])([A-Z][A-Z_]*)=")
 
 macros = dict(re.findall(r"^([A-Z_]+) *[:?]?= *(.*)", MAKEFILE, re.MULTILINE))
 recipes = {
