@@ -59,7 +59,7 @@ def deploy(targets, **options):
     other, a policy that fails no other. Exit code 1 when one failed.
     """
     results = roll_out(targets, plan=False, **options)
-    report("Deployed", results, how_to_act(results))
+    report("Deploy", results, how_to_act(results))
 
 
 @deploying

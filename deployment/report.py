@@ -33,8 +33,9 @@ def report(title, results, closing=""):
     if closing:
         click.echo(closing)
     failed = [result for result in results if errors_of(result)]
-    if failed:
+    if len(results) > 1 and failed:
         click.echo(f"{len(failed)} of {len(results)} failed.", err=True)
+    if failed:
         raise SystemExit(1)
 
 

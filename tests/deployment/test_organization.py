@@ -136,10 +136,10 @@ def test_one_account_is_named_with_its_alias_and_each_policy_has_a_line(organiza
     place = f"{HERE} (alias acme-prod), {US}"
     cloud.fail("iam:ListAccountAliases", "AccessDenied", status=403)
     code, told = lines("deploy", "--mode", "contain", "-p", "ec2-isolate")
-    assert (code, told) == (0, [f"Deployed: {HERE}, {US}, mode contain", "ec2-isolate made"])
+    assert (code, told) == (0, [f"Deploy: {HERE}, {US}, mode contain", "ec2-isolate made"])
     code, told = lines("deploy")
     assert (code, told) == (0, [
-        f"Deployed: {place}",
+        f"Deploy: {place}",
         "finding-notify observe made",
         "ec2-isolate contain unchanged",
         "observe: it mails what it would do, and changes nothing. MODE=contain acts.",

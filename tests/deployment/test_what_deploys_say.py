@@ -22,7 +22,7 @@ def result(number, answer=None, error=None):
 
 def told(capsys, *results):
     with pytest.raises(SystemExit):
-        report("Deployed", results, "the end")
+        report("Deploy", results, "the end")
     lines = capsys.readouterr().out.splitlines()
     return [[cell.strip() for cell in line.split("│")] for line in lines]
 
@@ -44,7 +44,7 @@ def test_what_is_alike_is_one_line(capsys):
 def test_in_one_account_each_policy_has_its_line(capsys):
     lines = [" ".join(line[0].split()) for line in told(capsys, result(2, MIXED))]
     assert lines == [
-        "Deployed: 222222222222 (name-2), us-west-2",
+        "Deploy: 222222222222 (name-2), us-west-2",
         "a observe unchanged",
         "b contain changed: code, mode (observe -> contain)",
         "c changed: code; FAILED: PutRule: AccessDenied: no",
@@ -52,4 +52,4 @@ def test_in_one_account_each_policy_has_its_line(capsys):
         "the end",
     ]
     lines = [" ".join(line[0].split()) for line in told(capsys, result(3, error="no role"))]
-    assert lines[:2] == ["Deployed: 333333333333 (name-3), us-west-2", "all FAILED: no role"]
+    assert lines[:2] == ["Deploy: 333333333333 (name-3), us-west-2", "all FAILED: no role"]
