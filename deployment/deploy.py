@@ -22,7 +22,7 @@ from deployment.everywhere import everywhere
 from deployment.functions import refusal, remove_all, tagged
 from deployment.models import read_models
 from deployment.policies import FOLDER, build_archives, function_name, policies, wanted
-from deployment.report import report
+from deployment.report import Done, report
 from deployment.targets import targeted
 from deployment.writes import Writes
 
@@ -58,13 +58,29 @@ def deploy(targets, **options):
     All policies go to a target in one run, finding-notify first. A target that fails stops no
     other, a policy that fails no other. Exit code 1 when one failed.
     """
-    report("Deployed", roll_out(targets, plan=False, **options))
+    results = roll_out(targets, plan=False, **options)
+    report("Deploy", results, how_to_act(results))
 
 
 @deploying
 def plan(targets, **options):
     """Say what `deploy` would change, and change nothing."""
-    report("What a deploy would change", roll_out(targets, plan=True, **options))
+    results = roll_out(targets, plan=True, **options)
+    report("Plan, nothing was changed", results, how_to_act(results))
+
+
+def how_to_act(results):
+    """A line where functions observe, as those of a first deploy do; else none."""
+    observing = [
+        result.target
+        for result in results
+        if any(done.mode == autonomy.OBSERVE for done in (result.answer or {}).values())
+    ]
+    if not observing:
+        return ""
+    listed = any(target.listed for target in observing)
+    how = "`autonomy: contain` in accounts.yml" if listed else "MODE=contain"
+    return f"observe: it mails what it would do, and changes nothing. {how} acts."
 
 
 def roll_out(targets, plan, prune, named, folder, mode, **more):
@@ -96,7 +112,7 @@ def refuse_another_than_listed(targets, said):
 
 
 def deploy_here(target, policies, said, keep, plan):
-    """Deploy, or plan, the policies in one target: {function: (what changed, error)}.
+    """Deploy, or plan, the policies in one target: {function: Done}.
 
     said: Custodian's variables besides those of the account. keep: the names of functions that
     stay, the pack's others are removed; None removes none.
@@ -131,7 +147,7 @@ def deploy_here(target, policies, said, keep, plan):
 
 
 def attempt(policy, account, said, writes):
-    """(what was changed, error): one of the two may be empty, or both where nothing differs."""
+    """What was changed, an error, the mode: a Done."""
     variables = {**account.get("vars", {}), **said}
     error = None
     try:
@@ -141,7 +157,8 @@ def attempt(policy, account, said, writes):
         policy.run()
     except Exception as caught:  # noqa: BLE001  the other policies go on; it becomes a row
         error = reason(caught)
-    return writes.take(), error
+    mode = policy.data["mode"].get("execution-options", {}).get(autonomy.OPTION, autonomy.CONTAIN)
+    return Done(writes.take(), error, "" if error else mode)
 
 
 def prune(session, keep, plan):
@@ -149,13 +166,13 @@ def prune(session, keep, plan):
     try:
         names = [name for name in tagged(session) if name not in keep]
         if plan:
-            done = {name: ([], refusal(session, name)) for name in names}
+            done = {name: Done(error=refusal(session, name)) for name in names}
         else:
             done = remove_all(session, names)
     except (BotoCoreError, ClientError) as error:
-        return {"functions without a policy": ([], reason(error))}
-    gone = ["no policy has this name: removed"]
-    return {name: ([] if error else gone, error) for name, (_, error) in done.items()}
+        return {"functions without a policy": Done(error=reason(error))}
+    gone = Done("removed: no policy has this name")
+    return {name: one if one.error else gone for name, one in done.items()}
 
 
 def refuse_unprepared(target, session, policies):

@@ -5,6 +5,7 @@ from c7n.mu import CloudWatchEventSource, LambdaFunction, LambdaManager
 
 from custom_actions.version import VERSION_TAG
 from deployment.errors import reason
+from deployment.report import Done
 
 HANDLER = "custom_actions.handler.run"
 
@@ -43,7 +44,7 @@ def refusal(session, name):
 
 
 def remove_all(session, names):
-    """{function: (what was changed, error)} of `remove` for each."""
+    """{function: Done} of `remove` for each."""
     done = {}
     for name in names:
         try:
@@ -52,7 +53,7 @@ def remove_all(session, names):
                 remove(session, name)
         except (BotoCoreError, ClientError) as caught:
             error = reason(caught)
-        done[name] = ([] if error else ["removed"]), error
+        done[name] = Done(error=error) if error else Done("removed")
     return done
 
 

@@ -407,7 +407,9 @@ def apply(groups, keys, said, yes):
     lines = [row for one, at in zip(planned, where, strict=True) for row in rows(one.answer, at)]
     due = [one for one in planned if one.answer.change_set]
     if lines:
-        show("Stacks", columns, lines)
+        first = groups[0][0]
+        place = f": {first.label}, {first.region}" if len(columns) == len(COLUMNS) else ""
+        show(f"Stacks{place}", columns, lines)
     if len(groups) == 1 and failed:
         throw_away(due)
         raise Refused(f"{failed[0].target}: {failed[0].error}")

@@ -20,14 +20,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-import boto3
 import click
 from botocore.exceptions import ClientError
 from c7n_org.cli import comma_expand
 
 from deployment import template
 from deployment.errors import Refused, reason
-from deployment.models import share_models
 from deployment.stacks import (
     SAID_BY,
     STACKS,
@@ -39,7 +37,7 @@ from deployment.stacks import (
     wanted,
 )
 from deployment.table import show
-from deployment.targets import known
+from deployment.targets import current, known
 
 # Of the others there is one alone (mailer), or each needs a parameter of its own (heartbeat).
 EVERYWHERE = [key for key in STACKS if key not in ("mailer", "heartbeat")]
@@ -116,7 +114,8 @@ def stackset(
         if key not in EVERYWHERE:
             raise Refused(f"{key} is for one account and region: make infra STACKS={key}.")
     only_declared(said, keys)
-    session = share_models(boto3.Session(region_name=regions[0]))
+    here = current(regions[0])
+    session = here.session()
     call_as = {"CallAs": "DELEGATED_ADMIN" if delegated else "SELF"}
     sets = StackSets(session.client("cloudformation"), call_as)
     try:
@@ -126,7 +125,8 @@ def stackset(
             f"{reason(error)}. Is trusted access of StackSets on in the organisation, and is this "
             "the management account (else DELEGATED=1)?"
         ) from error
-    show("StackSets", ("StackSet", "change", "of it"), [row for p in plans for row in p.rows()])
+    title = f"StackSets: {here.label}, {here.region}"
+    show(title, ("StackSet", "change", "of it"), [row for p in plans for row in p.rows()])
     due = [p for p in plans if p.due]
     if due and not (yes or agreed()):
         raise Refused("Not executed." if sys.stdin.isatty() else "Say YES=1 to execute this.")

@@ -11,13 +11,16 @@ WIDTH = 200
 
 
 def show(title, columns, rows):
-    """Print rows of text; what is in them may come from AWS and is not read as markup."""
+    """Print rows of text; what is in them may come from AWS and is not read as markup. Without
+    `columns` they have no heads and no lines."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    table = Table(title=escape(printable(title)), title_justify="left", show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    # its own title would be folded at the width of the table
+    console.print(escape(printable(title)), style="italic", highlight=False, soft_wrap=True)
+    table = Table(show_edge=False) if columns else Table.grid(padding=(0, 2))
+    for column in columns or rows[0]:
+        table.add_column(column if columns else "", overflow="fold")
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     console.print(table)

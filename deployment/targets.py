@@ -10,8 +10,9 @@ import click
 import jsonschema
 import yaml
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from c7n.credentials import assumed_session
-from c7n.utils import generate_arn, get_partition
+from c7n.utils import generate_arn, get_account_alias_from_sts, get_partition
 from c7n_org import cli as c7n_org
 
 from deployment.errors import Refused
@@ -42,6 +43,16 @@ class Target:
     def listed(self):
         """Whether it is of accounts.yml, and not the caller's own."""
         return "role" in self.account or "profile" in self.account
+
+    @property
+    def label(self):
+        """Its number and, in parentheses, what people call it: the name that accounts.yml has, or
+        of the caller's own the alias.
+
+        IAM: iam:ListAccountAliases, for the caller's own alone, once.
+        """
+        name = self.name if self.listed else alias(self.account_id, self.region)
+        return self.account_id + (f" ({name})" if name not in ("", self.account_id) else "")
 
     def __str__(self):
         name = f" ({self.name})" if self.name != self.account_id else ""
@@ -94,6 +105,19 @@ def current(region):
     account_id = session.client("sts", config=FIRST).get_caller_identity()["Account"]
     account = {"account_id": account_id, "name": account_id, "provider": "aws"}
     return Target(account, region)
+
+
+@functools.cache
+def alias(account_id, region):
+    """`alias ...` of the caller's own account; "" where it has none, or IAM does not tell it: it is
+    for the eye, and nothing that is done depends on it."""
+    session = share_models(boto3.Session(region_name=region))
+    session.client = functools.partial(session.client, config=FIRST)
+    try:
+        found = get_account_alias_from_sts(session)
+    except (BotoCoreError, ClientError):
+        return ""
+    return f"alias {found}" if found else ""
 
 
 def listed(file, accounts=(), tags=(), regions=(), role=""):

@@ -33,9 +33,10 @@ def undeploy(targets, yes):
             click.confirm("Remove all of these?", abort=True)
     shown = {str(result.target): list(result.answer) for result in there}
     removed = everywhere(remove_here, [r.target for r in there], shown, doing="Removing")
-    report("Removed", removed + [result for result in found if result.error])
+    report("Removal", removed + [result for result in found if result.error])
     if not there:
-        click.echo("No function of the pack is there.")
+        place = f"in {', '.join(where(targets[0]))}" if len(targets) == 1 else "there"
+        click.echo(f"No function of the pack is {place}.")
 
 
 def functions(target, known):
@@ -45,5 +46,5 @@ def functions(target, known):
 
 
 def remove_here(target, shown):
-    """{function: (what was changed, error)} of those that were shown."""
+    """{function: Done} of those that were shown."""
     return remove_all(target.session(), shown[str(target)])

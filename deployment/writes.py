@@ -11,9 +11,18 @@ from c7n.mu import LambdaManager
 
 from custom_actions import autonomy
 from custom_actions.provision import permissions_of
+from custom_actions.version import VERSION_TAG
+from deployment.report import UNCHANGED
 
 READS = ("Get", "List", "Describe")
 FUNCTION, RULE = "function", "rule"
+MADE = "made"
+# what every function is made with
+WITH_IT = RULE_MADE, PERMISSION, TARGET, RESERVED = (
+    "rule made", "permission", "target", "reserved concurrency",
+)  # fmt: skip
+# tags of a function that say more than their key
+MEANS = {autonomy.TAG: "mode", VERSION_TAG: "version"}
 
 # What Custodian's deploy reads of a function or rule that the plan alone has made.
 ANSWERS = {
@@ -45,9 +54,13 @@ class Writes:
             session.events.register(f"after-call.{service}", self.see)
 
     def take(self):
-        """What has been written since this was last asked: each thing once, in order."""
+        """What has been written since this was last asked: "made", or "changed: ..." with each
+        thing once, in order, or "unchanged"."""
         words, self.words = list(dict.fromkeys(self.words)), []
-        return words
+        if MADE in words:
+            others = [word for word in words if word not in (MADE, *WITH_IT)]
+            return ", ".join([MADE, *others])
+        return f"changed: {', '.join(words)}" if words else UNCHANGED
 
     @staticmethod
     def keep(params, context, **_):
@@ -122,26 +135,28 @@ def words(operation, said, shown):
         return [f"configuration ({', '.join(sorted(keys))})"]
     if operation == "PutRule":
         if shown is None:
-            return ["rule made"]
+            return [RULE_MADE]
         keys = [key for key in ("State", "EventPattern") if said.get(key) != shown.get(key)]
         return [f"rule ({', '.join(keys)})"]
     if operation == "TagResource":
         old = shown.get("Tags", {})
-        return [f"tag {key}: {old.get(key, 'none')} -> {new}" for key, new in said["Tags"].items()]
+        return [
+            f"{MEANS.get(key, f'tag {key}')} ({old.get(key, 'none')} -> {new})"
+            for key, new in said["Tags"].items()
+        ]
     if operation == "UntagResource":
         return [f"tag {key} off" for key in said["TagKeys"]]
-    if operation == "CreateFunction":
-        return [f"function made ({said['Tags'].get(autonomy.TAG, autonomy.CONTAIN)})"]
     return [WORDS.get(operation, operation)]
 
 
 WORDS = {
+    "CreateFunction": MADE,
     "UpdateFunctionCode": "code",
     "DeleteFunction": "old versions off",
-    "PutFunctionConcurrency": "reserved concurrency",
+    "PutFunctionConcurrency": RESERVED,
     "DeleteFunctionConcurrency": "reserved concurrency off",
-    "AddPermission": "permission",
-    "RemovePermission": "permission",
-    "PutTargets": "target",
+    "AddPermission": PERMISSION,
+    "RemovePermission": PERMISSION,
+    "PutTargets": TARGET,
     "RemoveTargets": "targets of others off",
 }

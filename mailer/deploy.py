@@ -7,7 +7,7 @@ with what that imports, as Python source only, so that it does not matter where 
 Permissions, of the person who deploys: lambda:GetFunction, CreateFunction, UpdateFunctionCode,
 UpdateFunctionConfiguration, TagResource, UntagResource, ListEventSourceMappings,
 CreateEventSourceMapping, UpdateEventSourceMapping, PutFunctionRecursionConfig; iam:PassRole on the
-role of mailer.yml; sqs:GetQueueAttributes on the queue.
+role of mailer.yml; sqs:GetQueueAttributes on the queue; iam:ListAccountAliases, to say where.
 https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
 """
 
@@ -16,8 +16,10 @@ import logging
 from pathlib import Path
 
 from c7n.mu import LambdaFunction, LambdaManager, PythonPackageArchive
+from c7n.utils import get_account_alias_from_sts
 
 from .config import HERE, ConfigError, environment_references
+from .errors import AWS_ERRORS
 
 log = logging.getLogger("mailer")
 
@@ -100,15 +102,28 @@ def deploy(config: dict, session, templates: Path | None = None) -> int:
         },
         archive(config, templates or HERE / "templates"),
     )
-    LambdaManager(lambda: session).publish(function)
+    made = LambdaManager(lambda: session).publish(function)
     # The function puts messages back on the queue that feeds it (queue.py). After some 16 rounds
     # Lambda would take that for a mistake and stop it: after four hours of four days.
     # https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
     session.client("lambda").put_function_recursion_config(
         FunctionName=function.name, RecursiveLoop="Allow"
     )
-    log.info("deployed: %s, fed by %s", function.name, queue["QueueArn"])
+    _, _, _, region, account_id, *_ = made["FunctionArn"].split(":")
+    log.info(
+        "deployed: %s in %s%s, %s, fed by %s",
+        function.name, account_id, alias(session), region, queue["QueueArn"],
+    )  # fmt: skip
     return 0
+
+
+def alias(session) -> str:
+    """The alias of the account in parentheses; "" where it has none, or IAM does not tell it."""
+    try:
+        found = get_account_alias_from_sts(session)
+    except AWS_ERRORS:
+        return ""
+    return f" (alias {found})" if found else ""
 
 
 def archive(config: dict, templates: Path) -> PythonPackageArchive:

@@ -62,9 +62,9 @@ class Organization:
         self.listed = {"vars": {"autonomy": "observe"}, "accounts": listed}
         self.accounts.write_text(yaml.safe_dump(self.listed))
 
-    def run(self, command, *options):
-        """(exit code, output)."""
-        arguments = [command, "-c", self.accounts, *options]
+    def run(self, command, *options, here=False):
+        """(exit code, output). here: in the caller's own account, which no file names."""
+        arguments = [command, *(() if here else ("-c", self.accounts)), *options]
         if command != "undeploy":
             arguments += ["--folder", self.policies]
         done = deploy.deployment(self.cloud, arguments, HERE, US)
@@ -125,6 +125,32 @@ def test_what_does_not_exist_or_is_not_valid_is_refused_before_anything(organiza
     assert organization.cloud.call_log.calls == []
 
 
+def test_one_account_is_named_with_its_alias_and_each_policy_has_a_line(organization):
+    cloud, there = organization.cloud, ["--region", US]
+    cloud.client("iam", HERE, US).create_account_alias(AccountAlias="acme-prod")
+
+    def lines(command, *options):
+        code, output = organization.run(command, *there, *options, here=True)
+        return code, [" ".join(line.split()) for line in output.splitlines()]
+
+    place = f"{HERE} (alias acme-prod), {US}"
+    cloud.fail("iam:ListAccountAliases", "AccessDenied", status=403)
+    code, told = lines("deploy", "--mode", "contain", "-p", "ec2-isolate")
+    assert (code, told) == (0, [f"Deploy: {HERE}, {US}, mode contain", "ec2-isolate made"])
+    code, told = lines("deploy")
+    assert (code, told) == (0, [
+        f"Deploy: {place}",
+        "finding-notify observe made",
+        "ec2-isolate contain unchanged",
+        "observe: it mails what it would do, and changes nothing. MODE=contain acts.",
+    ])  # fmt: skip
+    cloud.fail("lambda:GetFunction", "AccessDenied", status=403)  # of the first
+    code, (heading, first, second, *_) = lines("plan", "--mode", "observe")
+    assert (code, heading) == (1, f"Plan, nothing was changed: {place}, mode observe")
+    assert first.startswith("finding-notify FAILED: GetFunction: AccessDenied")
+    assert second == "ec2-isolate changed: code, mode (contain -> observe)"
+
+
 def test_those_that_fail_are_named_and_stop_no_other(organization):
     """Then a second run completes them and touches nothing else."""
     log, staging, production = organization.cloud.call_log, *list(ACCOUNTS.values())[1:]
@@ -169,6 +195,9 @@ def test_those_that_fail_are_named_and_stop_no_other(organization):
     code, output = organization.run("deploy")
     assert code == 0, output
     assert organization.writes() == set(EVERYWHERE) - {(HERE, US)}
+    rows = [[cell.strip() for cell in line.split("│")] for line in output.splitlines()]
+    assert [f"{HERE} (sandbox)", US, "observe", "all 2 unchanged"] in rows
+    assert [f"{production} (production)", US, "contain", "all 2 made"] in rows
     for account, region in EVERYWHERE:
         assert sorted(organization.functions(account, region)) == POLICIES
         assert organization.rules(account, region) == POLICIES
@@ -207,11 +236,13 @@ def test_a_plan_says_what_the_deploy_then_does(organization):
     finally:
         file.write_text(before)
 
-    told = [line for line in plan.splitlines() if "│" in line]
-    assert told == [line for line in done.splitlines() if "│" in line]
-    text = "\n".join(told)
-    assert "ec2-isolate: code, configuration (Timeout), target, permission" in text
-    assert "finding-notify: rule (State)" in text
+    heading, *told = plan.splitlines()
+    assert heading.endswith(f": {HERE} (sandbox), eu-central-1, mode observe")
+    assert told == done.splitlines()[1:]
+    text = " ".join("\n".join(told).split())
+    assert "ec2-isolate changed: code, configuration (Timeout), target, permission" in text
+    assert "finding-notify changed: rule (State)" in text
+    assert "`autonomy: contain` in accounts.yml acts." in text
     assert organization.writes() == {(HERE, "eu-central-1")}
     (target,) = events.list_targets_by_rule(Rule="custodian-ec2-isolate")["Targets"]
     assert target["DeadLetterConfig"]["Arn"].endswith(":guardduty-response-dlq")
@@ -337,7 +368,7 @@ def test_what_left_the_folder_goes_with_prune_and_all_with_undeploy(organization
     options = ["-a", "sandbox", "--region", US, "--prune"]
 
     code, output = organization.run("plan", *options)
-    assert code == 1 and "finding-notify: no policy has this name: removed" in output
+    assert code == 1 and "removed: no policy has this name" in output
     assert "finding-notify" in organization.functions(HERE, US)
     code, output = organization.run("deploy", *options)
     moved.write_text(kept)
@@ -352,6 +383,7 @@ def test_what_left_the_folder_goes_with_prune_and_all_with_undeploy(organization
     ):
         code, output = organization.run("undeploy", "-a", "staging")
     assert "To be removed" in output and "finding-notify" in output
+    assert f"{ACCOUNTS['staging']} (staging)" in output
     code, output = organization.run("undeploy")  # nobody is there to say yes
     assert code == 1 and "To be removed" in output
     assert "finding-notify" in organization.functions(ACCOUNTS["staging"], US)

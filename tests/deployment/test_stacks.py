@@ -46,6 +46,7 @@ def parameters(stack):
 def test_both_are_shown_made_with_the_arn_passed_on_and_a_second_run_changes_nothing(infra, cloud):
     code, said = infra("--region", REGION)
     assert code == 2 and "Say YES=1" in said and "│ add │ Ec2Isolate │ AWS::IAM::Role" in said
+    assert f"Stacks: {ACCOUNT}, {REGION} " in said
     assert named(cloud) == {}
 
     def made_by_another(call):

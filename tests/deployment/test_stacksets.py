@@ -70,6 +70,7 @@ def test_units_and_regions_get_the_stacks_by_one_set_of_parameters(run, quick_cl
     assert run()[0] == 2 and "needs MAIL_QUEUE=arn:..." in run()[1]
     code, said = run("--mail-queue", QUEUE)
     assert code == 2 and "automatic deployment to new accounts" in said and "YES=1" in said
+    assert f"StackSets: {CHIEF}, {HOME} " in said
     assert aws.list_stack_sets()["Summaries"] == []
     # somebody's own policy of that name, of the first resource, in one account
     iam = quick_cloud.client("iam", ids["bank"], HOME)

@@ -30,8 +30,14 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def function(cloud, stack, server):
-    deploy_mailer(cloud, server, ACCOUNT, REGION, stack)
+def deployed(cloud, stack, server):
+    """What the command said."""
+    cloud.client("iam", ACCOUNT, REGION).create_account_alias(AccountAlias="acme-mail")
+    return deploy_mailer(cloud, server, ACCOUNT, REGION, stack).stdout
+
+
+@pytest.fixture(scope="module")
+def function(cloud, deployed):
     return cloud.client("lambda", ACCOUNT, REGION)
 
 
@@ -65,6 +71,10 @@ def ended(cloud):
             return invocation
         pause.wait(0.05)
     raise TimeoutError("no function has ended")
+
+
+def test_the_deploy_says_what_it_made_and_where(deployed):
+    assert f"deployed: {NAME} in {ACCOUNT} (alias acme-mail), {REGION}, fed by arn:" in deployed
 
 
 def test_a_message_is_delivered_with_nothing_but_the_archive(fed, server, cloud):
