@@ -92,8 +92,8 @@ coverage: $(INSTALLED) ## Say which types, fields and filter branches of the pol
 mutate: $(INSTALLED) ## Break each policy as people do and list what no test notices; [POLICY=name] [ONLY=text] [JSON=1]
 	@$(REVIEW) mutate $(if $(POLICY),-p "$(POLICY)") $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json)
 
-demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] another finding, [MODE=observe|ask]
-	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")
+demo: $(INSTALLED) ## Play the story on this machine; [FINDING="file or folder ..."] other findings, [MODE=observe|ask] [VERBOSE=1] every call
+	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)") $(if $(VERBOSE),--verbose)
 
 replay: $(INSTALLED) need-FINDING ## What the policies do with a finding, on this machine; FINDING=file or folder [MODE=observe|ask] [CALLS=1] [JSON=1]
 	@$(REVIEW) replay "$(FINDING)" $(if $(MODE),--mode "$(MODE)") $(if $(CALLS),--calls) $(if $(JSON),--json)
