@@ -27,14 +27,15 @@ ON_PURPOSE = ("withheld", "skipped", "exempt")  # nothing to do to it, or not to
 class Verdict:
     """problems: what did not go as it should, a line each. became: what became of the finding, in
     some words. isolated: the instances that are, as read back by the function and here.
-    read_back: when the function did, of the last one. responded: whether ec2-isolate took the
-    finding on."""
+    read_back: when the function did, of the last one. planned: those that the mode only tells of.
+    may_change_nothing: whether all has to be as it was."""
 
     problems: list[str] = field(default_factory=list)
     became: str = ""
     isolated: list[str] = field(default_factory=list)
     read_back: str = ""
-    responded: bool = False
+    planned: list[str] = field(default_factory=list)
+    may_change_nothing: bool = True
 
 
 def judge(cloud, sink, world, event, before, after, mode):
@@ -59,6 +60,12 @@ def judge(cloud, sink, world, event, before, after, mode):
     revoked = [outcome for outcome in steps(answers, REVOKE) if "revoked" in outcome]
     touched = [i for i in before if differs(before[i], after.get(i, {}))]
     problems += [f"neighbour {i} changed" for i in touched if i in world.neighbours]
+    if any(invoked[name].error for name in (ISOLATE, REVOKE) if name in invoked):
+        verdict.may_change_nothing = False
+        for instance_id in world.targets:
+            not_so = "" if world.is_isolated(instance_id, FORENSIC) else "NOT "
+            problems.append(f"{instance_id} is {not_so}isolated, as EC2 shows it")
+        return verdict
     if not isolations and not revoked:
         problems += [f"{i} changed though no policy acts on this finding" for i in touched]
         problems += [
@@ -68,16 +75,16 @@ def judge(cloud, sink, world, event, before, after, mode):
         ]
         verdict.became = nothing_done(event, answers, findings)
         return verdict
-    verdict.responded = bool(isolations)
+    verdict.planned = [i for i, of in isolations.items() if of["status"] == "planned"]
     if len(remediations) != 1:
         problems.append(f"{len(remediations)} remediation mails instead of one")
     if mode != autonomy.CONTAIN:
         problems += [f"{i} changed in mode {mode}" for i in touched if i in world.targets]
-        problems += [
-            f"a mail does not say {WORD[mode]}" for s in remediations if WORD[mode] not in s
-        ]
+        word = WORD[mode]
+        problems += [f"a mail does not say {word}" for s in remediations if word not in s]
         verdict.became = f"mailed, nothing changed, on purpose: the mode is {mode}"
         return verdict
+    verdict.may_change_nothing = False
     left = []
     for instance_id, outcome in isolations.items():
         if outcome["isolated"] and world.is_isolated(instance_id, FORENSIC):

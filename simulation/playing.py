@@ -1,4 +1,4 @@
-"""The playing of the demo: deploy, put the finding on the bus, tell what happens, judge, release."""
+"""The playing of the demo: deploy, put a finding on the bus, tell what happens, judge, release."""
 
 import collections
 import json
@@ -39,7 +39,7 @@ PURPOSES = {
 }
 STATUSES = {
     "unchanged": "nothing to do",
-    "planned": "only said",
+    "planned": "not done",
     "withheld": "held back",
     "failed": "FAILED",
 }
@@ -59,11 +59,13 @@ NOT_PLAYED = (*MISSHAPEN, RuntimeError, ValueError, BotoCoreError, ClientError, 
 @dataclass
 class Ending:
     """became: what became of a finding, in some words. problems: what did not go as it should, a
-    line each. page: the mail that says most, as a file, or None."""
+    line each. page: the mail that says most, as a file, or None; acted: whether it is about what
+    was done."""
 
     became: str
     problems: list[str]
     page: Path | None = None
+    acted: bool = False
 
 
 def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
@@ -72,7 +74,7 @@ def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
     output: the folder for what is saved; of several findings each has one in it.
     """
     story = Story(verbose)
-    story.tell("All of this runs on this machine. Nothing goes to AWS.", style="dim")
+    story.line("All of this runs on this machine, in a simulated cloud. Nothing goes to AWS.")
     clear(output)
     endings = {}
     for number, (name, event) in enumerate(found, 1):
@@ -96,8 +98,8 @@ def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
         "the groups before and after, the functions' log. The mail to read first:",
         "Saved",
     )
-    pages = [ending.page for ending in endings.values() if ending.page]
-    story.line(str(to_read_first(pages) or output))
+    pages = [e.page for e in sorted(endings.values(), key=lambda e: not e.acted) if e.page]
+    story.line(str((pages or [output])[0]))
     return 1 if problems else 0
 
 
@@ -143,17 +145,19 @@ class Play:
             problems += verdict.problems
             self.tell_groups(after)
             self.tell_read_back(after, verdict)
+            if verdict.may_change_nothing:
+                problems += self.different("nothing was to change, and changed has: ")
             isolated = verdict.isolated
-            if verdict.responded and self.mode == autonomy.ASK and self.world.targets:
-                problems += self.isolate_by_hand()
-                isolated = self.world.targets[:1]
+            if verdict.planned and self.mode == autonomy.ASK:
+                isolated = verdict.planned[:1]
+                problems += self.isolate_by_hand(isolated[0])
                 verdict.became += "; then isolated by the command of the mail"
             if isolated:
                 problems += self.release(isolated)
                 problems += self.verify_case(isolated[0])
                 verdict.became += "; released, and everything is as it was"
-            page = self.save(output, after)
-        return Ending(verdict.became, problems, page)
+            saved = self.save(output, after)
+        return Ending(verdict.became, problems, *saved)
 
     def tell_finding(self):
         """What the finding says, as far as it says it."""
@@ -206,13 +210,15 @@ class Play:
         """Put the finding on the bus, wait until all is over, and tell it in the order of time;
         what is missing."""
         self.cloud.call_log.clear()
+        ended = []
+        self.cloud.functions.subscribe(lambda one: ended.append((self.since(), one)))
         self.begin, self.began_at = time.monotonic(), datetime.now(UTC)
         self.story.line()
         self.story.tell("the finding is on the event bus", seconds(0))
         self.cloud.put_event(self.event)
         self.cloud.wait_idle()
         missing = self.wait_for_mails()
-        happened = [*self.calls(), *self.functions()]
+        happened = [*self.calls(), *self.functions(ended)]
         happened += [(mail.arrived - self.begin, mail) for mail in self.sink.mails]
         for since, *line in sorted(happened, key=lambda one: one[0]):
             if isinstance(line[0], Mail):
@@ -221,6 +227,9 @@ class Play:
                 self.story.tell(line[0], seconds(since), *line[1:])
         self.story.line()
         return missing
+
+    def since(self):
+        return time.monotonic() - self.begin
 
     def wait_for_mails(self):
         """Wait until each message that SNS took has become a mail; what is missing."""
@@ -251,16 +260,16 @@ class Play:
             said = f"AWS call {number} of ec2-isolate swaps the groups of {interface}"
             if len(swaps) > 1:
                 said = (
-                    f"AWS call {number} of ec2-isolate swaps the groups of the last of {len(swaps)} "
-                    f"interfaces; call {swaps[0][1]} at {swaps[0][0]:.2f} s those of the first"
+                    f"AWS call {number} of ec2-isolate swaps the groups of the last of "
+                    f"{len(swaps)} interfaces; call {swaps[0][1]} at {swaps[0][0]:.2f} s those of "
+                    "the first"
                 )
             yield since, said, "bold"
 
-    def functions(self):
-        """The steps as they ended, and each error of a function."""
-        for invocation in list(self.cloud.invocations):
+    def functions(self, invocations):
+        """The steps as they ended, and each error of a function; invocations: with their ends."""
+        for ended, invocation in invocations:
             name = invocation.function_name.removeprefix("custodian-")
-            ended = invocation.started + invocation.init_duration + invocation.duration - self.begin
             if self.story.verbose:
                 start = f"cold, {invocation.init_duration:.2f} s to start"
                 yield (
@@ -332,14 +341,14 @@ class Play:
             raise RuntimeError(f"{arguments[0]}: exit {done.returncode}: {done.stdout[-1500:]}")
         return done.stdout
 
-    def isolate_by_hand(self):
+    def isolate_by_hand(self, instance_id):
         """Run the command that the mail asks about, as a person would; what went wrong."""
         world, several = self.world, len(self.world.targets) > 1
         finding, place = self.detail["id"], f"REGION={self.region}"
-        said = f"make isolate INSTANCE={'$i' if several else world.target} {place}"
+        said = f"make isolate INSTANCE={'$i' if several else instance_id} {place}"
         command = f"{said} FINDING={finding}"
         self.story.tell(
-            f"A person decides: {command}" + (f", i={world.target} first" if several else ""),
+            f"A person decides: {command}" + (f", i={instance_id} first" if several else ""),
             "By hand",
             "bold",
         )
@@ -347,11 +356,11 @@ class Play:
         if not any(command in " ".join(text.split()) for text in where):
             return [f"no mail has the command {command}"]
         policy = "policies/ec2-isolate-by-hand.yml"
-        said = "--region", self.region, "--instance", world.target, "--finding", finding
+        said = "--region", self.region, "--instance", instance_id, "--finding", finding
         problems = self.by_hand("isolate", policy, *said)
         self.tell_groups(world.snapshot())
-        if not world.is_isolated(world.target, FORENSIC):
-            problems.append(f"{world.target} is not isolated")
+        if not world.is_isolated(instance_id, FORENSIC):
+            problems.append(f"{instance_id} is not isolated")
         return problems
 
     def release(self, instances):
@@ -364,11 +373,16 @@ class Play:
             said = "--region", self.region, "--instance", instance_id
             quiet = instance_id != instances[0]
             problems += self.by_hand("release", "policies/ec2-release.yml", *said, quiet=quiet)
-        now = describe_everything(self.world)
-        different = [name for name in self.everything if self.everything[name] != now[name]]
-        if not different and not problems:
+        problems += self.different("after the release is not as it was: ")
+        if not problems:
             self.story.tell(f"everything as before: {', '.join(self.everything)}", style="green")
-        return problems + [f"after the release {name} are not as they were" for name in different]
+        return problems
+
+    def different(self, said):
+        """What is not as it was before the finding, as a problem with these words before it."""
+        now = describe_everything(self.world)
+        names = [name for name in self.everything if self.everything[name] != now[name]]
+        return [said + ", ".join(names)] if names else []
 
     def by_hand(self, *arguments, quiet=False):
         """A command that a person responds with: what it did with each step, in some lines, and its
@@ -384,7 +398,7 @@ class Play:
         # one that has nothing to mail tells nobody
         missing = self.wait_for(mails + bool({"notify-release", "notify-once"} & {*steps["done"]}))
         if self.story.verbose:
-            for line in said.splitlines():
+            for line in re.sub(r"\n {13}", " ", said).splitlines():
                 self.story.tell(line)
         elif not quiet:
             of_each = (f"{status}: {', '.join(names)}" for status, names in steps.items())
@@ -407,13 +421,15 @@ class Play:
         return []
 
     def save(self, output, after):
-        """Write what a reader may want to look at later; the page of the mail that says most."""
+        """Write what a reader may want to look at later; see `Ending`: (page, acted)."""
         output.mkdir(parents=True, exist_ok=True)
         for name, document in zip(SAVED, (self.event, self.before, after), strict=False):
             (output / name).write_text(json.dumps(document, indent=2, default=str) + "\n")
         logs = [f"## {i.function_name}, try {i.attempt}\n{i.log}" for i in self.cloud.invocations]
         (output / SAVED[-1]).write_text("\n".join(logs))
-        return to_read_first([p for p in self.sink.save(output) if p.suffix == ".html"])
+        pages = [path for path in self.sink.save(output) if path.suffix == ".html"]
+        told = ["GuardDuty Remediation |" in mail.subject for mail in self.sink.mails]
+        return (pages[told.index(True)] if any(told) else next(iter(pages), None)), any(told)
 
 
 def seconds(since):
@@ -456,11 +472,6 @@ def groups(instance):
         ", ".join(g["name"] for g in i["groups"]) for i in (instance or {}).get("interfaces", ())
     ]
     return " | ".join(dict.fromkeys(names)) or "gone"
-
-
-def to_read_first(pages):
-    """Of the saved mails that which says most; None where there is none."""
-    return min(pages, key=lambda page: "remediation" not in page.name, default=None)
 
 
 def some(names):
