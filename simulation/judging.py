@@ -12,6 +12,7 @@ from c7n.utils import load_file
 
 from custom_actions import autonomy
 from custom_actions.finding_file import account_and_region
+from custom_actions.headline import fate
 
 NOTIFY, ISOLATE, REVOKE = (
     f"custodian-{name}" for name in ("finding-notify", "ec2-isolate", "iam-role-revoke-sessions")
@@ -62,9 +63,8 @@ def judge(cloud, sink, world, event, before, after, mode):
     problems += [f"neighbour {i} changed" for i in touched if i in world.neighbours]
     if any(invoked[name].error for name in (ISOLATE, REVOKE) if name in invoked):
         verdict.may_change_nothing = False
-        for instance_id in world.targets:
-            not_so = "" if world.is_isolated(instance_id, FORENSIC) else "NOT "
-            problems.append(f"{instance_id} is {not_so}isolated, as EC2 shows it")
+        isolated = [i for i in world.targets if world.is_isolated(i, FORENSIC)]
+        problems += [f"{i} is NOT isolated" for i in world.targets if i not in isolated]
         return verdict
     if not isolations and not revoked:
         problems += [f"{i} changed though no policy acts on this finding" for i in touched]
@@ -91,7 +91,7 @@ def judge(cloud, sink, world, event, before, after, mode):
             verdict.isolated.append(instance_id)
             verdict.read_back = outcome["verified_at"]
         elif outcome["status"] in ON_PURPOSE and instance_id not in touched:
-            left.append(outcome["detail"].removeprefix("Not done here: ").rstrip("."))
+            left.append(fate([outcome]).removeprefix("not done here: "))
         else:
             problems.append(f"{instance_id} is not isolated: {outcome['detail']}")
     problems += [f"not revoked: {o['detail']}" for o in revoked if not o["revoked"]]
@@ -135,8 +135,10 @@ def nothing_done(event, answers, findings):
     if not answers:
         why = unmailed(event)
         return "no rule matches this finding: nothing happens, on purpose" + (why and f": {why}")
-    said = "mailed, nothing changed" if findings else "nothing mailed, nothing changed"
-    return f"{said}, on purpose: {unanswered(event, answers)}"
+    why = unanswered(event, answers)
+    if findings:
+        return f"mailed, nothing changed, on purpose: {why}"
+    return f"nothing mailed, nothing changed, on purpose: {unmailed(event)}; {why}"
 
 
 def unmailed(event):

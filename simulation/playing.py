@@ -288,6 +288,8 @@ class Play:
                 yield from ((ended, *line) for line in of_several(steps))
                 continue
             for step in steps:
+                if invocation.attempt > 1 and step["status"] == "unchanged":
+                    continue  # so much is done by the try before
                 since = datetime.fromisoformat(f"{step['at']}+00:00") - self.began_at
                 since = min(max(since.total_seconds(), 0), ended)
                 style = "red" if step["status"] == "failed" else ""
@@ -302,8 +304,8 @@ class Play:
         return f"{word}: {said}"
 
     def tell_mail(self, mail, label=""):
-        self.story.tell(f"to {', '.join(mail.recipients)}", label, "green", "MAIL  ")
-        self.story.tell(mail.subject, "", "green", "      ")
+        self.story.tell(f"MAIL to {', '.join(mail.recipients)}", label, "green")
+        self.story.tell(mail.subject, style="green")
 
     def tell_groups(self, after):
         """The groups of each instance, before and after; of many alike some."""

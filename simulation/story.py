@@ -45,7 +45,7 @@ class Story:
     def working(self, what):
         """A context that shows on a terminal that something takes a while."""
         if self.console.is_terminal:
-            return self.console.status(what)
+            return self.console.status(what, refresh_per_second=4)
         return contextlib.nullcontext()
 
 
