@@ -10,8 +10,9 @@ was. In observe and ask nothing has changed; in ask the command of the mail is t
 would. A finding that no policy acts on changes nothing. 1 when not, 2 when a file is no finding:
 then nothing is played.
 
-The playing is in simulation/playing.py, what is compared in judging.py, the lines in story.py.
-Processes that are forked for a deploy import this module again, so it imports the cloud late.
+The playing is in simulation/playing.py, what happened in happened.py, what is compared in
+judging.py, how a line looks in story.py. Processes that are forked for a deploy import this module
+again, so it imports the cloud late.
 """
 
 import argparse

@@ -18,40 +18,14 @@ from custom_actions.response import MISSHAPEN, describe
 
 from . import deploy, guardduty
 from .cloud import Cloud
-from .judging import FORENSIC, ISOLATE, MAILER, describe_everything, judge
+from .happened import calls, functions
+from .judging import FORENSIC, MAILER, describe_everything, judge
 from .mail import deploy_mailer
 from .smtp import Mail, MailSink
-from .story import Story, sentence
+from .story import SHOWN, Story, seconds, some
 from .world import build
 
-# What a step is for; with a status it is told in a line.
-PURPOSES = {
-    "isolate-instance": "swaps every group for the forensic group",
-    "leave-service": "leaves Auto Scaling and load balancers",
-    "block-remote-address": "denies the remote address by network ACL",
-    "cordon-node": "has ECS or EKS move away what runs on it",
-    "preserve-evidence": "protects it, locks snapshots of it",
-    "scan-for-malware": "has GuardDuty scan its volumes",
-    "revoke-role-sessions": "denies everything to its role's sessions",
-    "seal-record": "seals the record of the way back",
-    "write-case": "writes the case record to S3",
-    "notify-once": "hands the outcome to SNS, for the mail",
-}
-STATUSES = {
-    "unchanged": "nothing to do",
-    "planned": "not done",
-    "withheld": "held back",
-    "failed": "FAILED",
-}
-STEP = re.compile(
-    r"^\[INFO\]\t(?P<at>\S+)Z\t\S+\tpolicy:\S+ resource:(?P<resource>\S+) "
-    r"step:(?P<step>\S+) status:(?P<status>\S+) ?(?P<said>.*)$",
-    re.MULTILINE,
-)
 BY_HAND = re.compile(r"^  (?P<status>\S.{9}) (?P<step>[a-z-]+): ", re.MULTILINE)
-ABOUT = ("NetworkInterfaceId", "Resources", "InstanceIds", "GroupId", "TopicArn")
-SWAP = "ModifyNetworkInterfaceAttribute"
-SHOWN = 4  # of several things alike
 SAVED = ("finding.json", "before.json", "after.json", "lambda.log")
 NOT_PLAYED = (*MISSHAPEN, RuntimeError, ValueError, BotoCoreError, ClientError, OSError)
 
@@ -111,7 +85,7 @@ def play(story, event, output, mode=autonomy.CONTAIN):
         if story.verbose:
             story.console.print_exception()
         said = str(error) if type(error) in (RuntimeError, ValueError) else describe(error)
-        ending = Ending("", [f"it could not be played to the end: {said}"])
+        ending = Ending("", [f"it could not be played to the end: {said} (VERBOSE=1 shows where)"])
     for problem in ending.problems:
         story.tell(f"NOT as it should be: {problem}", "Verdict", "bold red")
     if not ending.problems:
@@ -218,7 +192,10 @@ class Play:
         self.cloud.put_event(self.event)
         self.cloud.wait_idle()
         missing = self.wait_for_mails()
-        happened = [*self.calls(), *self.functions(ended)]
+        happened = [
+            *calls(list(self.cloud.calls), self.begin, self.story.verbose),
+            *functions(ended, self.began_at, self.story.verbose),
+        ]
         happened += [(mail.arrived - self.begin, mail) for mail in self.sink.mails]
         for since, *line in sorted(happened, key=lambda one: one[0]):
             if isinstance(line[0], Mail):
@@ -242,66 +219,6 @@ class Play:
         except TimeoutError as error:
             return [str(error)]
         return []
-
-    def calls(self):
-        """The swap, and where all is told every call of the functions, numbered for each."""
-        numbers, swaps = collections.Counter(), []
-        for call in list(self.cloud.calls):
-            if not call.caller.startswith("custodian-") or call.operation.startswith("AssumeRole"):
-                continue
-            numbers[call.caller] += 1
-            number, since = numbers[call.caller], call.started + call.duration - self.begin
-            if call.operation == SWAP and call.caller == ISOLATE and not call.error_code:
-                swaps.append((since, number, call.parameters.get("NetworkInterfaceId")))
-            if self.story.verbose:
-                yield since, told(call, number), "red" if call.error_code else "cyan"
-        if swaps:
-            since, number, interface = swaps[-1]
-            said = f"AWS call {number} of ec2-isolate swaps the groups of {interface}"
-            if len(swaps) > 1:
-                said = (
-                    f"AWS call {number} of ec2-isolate swaps the groups of the last of "
-                    f"{len(swaps)} interfaces; call {swaps[0][1]} at {swaps[0][0]:.2f} s those of "
-                    "the first"
-                )
-            yield since, said, "bold"
-
-    def functions(self, invocations):
-        """The steps as they ended, and each error of a function; invocations: with their ends."""
-        for ended, invocation in invocations:
-            name = invocation.function_name.removeprefix("custodian-")
-            if self.story.verbose:
-                start = f"cold, {invocation.init_duration:.2f} s to start"
-                yield (
-                    ended,
-                    f"Lambda {invocation.function_name} ended after {invocation.duration:.2f} s "
-                    f"({start if invocation.cold else 'warm'}, try {invocation.attempt})",
-                    "dim",
-                )
-            if invocation.error:
-                message = invocation.error["errorMessage"]
-                said = message if self.story.verbose else sentence(message)
-                yield ended, f"{name} FAILED, try {invocation.attempt} of 3: {said}", "bold red"
-            steps = [found.groupdict() for found in STEP.finditer(invocation.log)]
-            several = len({step["resource"] for step in steps}) > 1
-            if several and not self.story.verbose:
-                yield from ((ended, *line) for line in of_several(steps))
-                continue
-            for step in steps:
-                if invocation.attempt > 1 and step["status"] == "unchanged":
-                    continue  # so much is done by the try before
-                since = datetime.fromisoformat(f"{step['at']}+00:00") - self.began_at
-                since = min(max(since.total_seconds(), 0), ended)
-                style = "red" if step["status"] == "failed" else ""
-                about = f"{step['resource']} " if several else ""
-                yield since, about + self.in_words(step), style, f"{step['step']:<22}"
-
-    def in_words(self, step):
-        word, said = STATUSES.get(step["status"], step["status"]), step["said"]
-        if not self.story.verbose:
-            purpose = PURPOSES.get(step["step"]) if step["status"] == "done" else None
-            said = purpose or sentence(said)
-        return f"{word}: {said}"
 
     def tell_mail(self, mail, label=""):
         self.story.tell(f"MAIL to {', '.join(mail.recipients)}", label, "green")
@@ -434,52 +351,12 @@ class Play:
         return (pages[told.index(True)] if any(told) else next(iter(pages), None)), any(told)
 
 
-def seconds(since):
-    return f"{since:7.2f} s"
-
-
-def told(call, number):
-    """A call with what it is about."""
-    about = next((call.parameters[key] for key in ABOUT if key in call.parameters), "")
-    about = ", ".join(about) if isinstance(about, list) else about
-    if call.operation == SWAP:
-        about = f"{about} -> {', '.join(call.parameters.get('Groups') or ())}"
-    function = "" if call.caller == ISOLATE else f" of {call.caller}"
-    return f"{number:>3}. {call.service}:{call.operation}{function} {about} {call.error_code or ''}"
-
-
-def of_several(steps):
-    """What became of each of several instances: [(text, style)], of those alike in one line."""
-    by_instance = collections.defaultdict(list)
-    for step in steps:
-        by_instance[step["resource"]].append(step)
-    alike = collections.defaultdict(list)
-    for instance_id, its in by_instance.items():
-        failed = [
-            f"{s['step']} FAILED: {sentence(s['said'])}" for s in its if s["status"] == "failed"
-        ]
-        first = next((s for s in its if s["step"] == "isolate-instance"), its[0])
-        word = STATUSES.get(first["status"], first["status"])
-        said = f"{first['step']} {word}: {sentence(first['said'])}"
-        if not failed and first["status"] in ("done", "unchanged"):
-            said = f"{said} No step failed."
-        alike["; ".join(failed) or said].append(instance_id)
-    for said, ids in alike.items():
-        yield f"{some(ids)}: {said}", "red" if "FAILED" in said else ""
-
-
 def groups(instance):
     """The names of an instance's groups, of each interface that has others."""
     names = [
         ", ".join(g["name"] for g in i["groups"]) for i in (instance or {}).get("interfaces", ())
     ]
-    return " | ".join(dict.fromkeys(names)) or "gone"
-
-
-def some(names):
-    """The first of some names."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return " | ".join(dict.fromkeys(names)) or "no interface"
 
 
 def clear(output):

@@ -15,6 +15,7 @@ from custom_actions.words import one_line
 BESIDE = 11  # columns of the seconds or the label
 WIDTH, WIDEST = 80, 100
 LONGEST = 2000  # characters of one sentence
+SHOWN = 4  # of several things alike
 
 
 class Story:
@@ -53,3 +54,13 @@ def sentence(text):
     """The first sentence of a text."""
     first, point, _ = text.partition(". ")
     return first + point.strip()
+
+
+def some(names):
+    """The first of some names."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def seconds(since):
+    return f"{since:7.2f} s"
