@@ -320,6 +320,8 @@ class Play:
             for line in re.sub(r"\n {13}", " ", said).splitlines():
                 self.story.tell(line)
         elif not quiet:
+            for nothing in ("no change", "skipped"):
+                steps.pop(nothing, None)
             of_each = (f"{status}: {', '.join(names)}" for status, names in steps.items())
             self.story.tell("; ".join(of_each))
         if not quiet:
