@@ -14,6 +14,8 @@ from custom_actions import autonomy
 from custom_actions.finding_file import account_and_region
 from custom_actions.headline import fate
 
+from .story import sentence
+
 NOTIFY, ISOLATE, REVOKE = (
     f"custodian-{name}" for name in ("finding-notify", "ec2-isolate", "iam-role-revoke-sessions")
 )
@@ -91,7 +93,8 @@ def judge(cloud, sink, world, event, before, after, mode):
             verdict.isolated.append(instance_id)
             verdict.read_back = outcome["verified_at"]
         elif outcome["status"] in ON_PURPOSE and instance_id not in touched:
-            left.append(fate([outcome]).removeprefix("not done here: "))
+            said = fate([outcome]) if len(isolations) > 1 else sentence(outcome["detail"])
+            left.append(said.removeprefix("not done here: ").rstrip("."))
         else:
             problems.append(f"{instance_id} is not isolated: {outcome['detail']}")
     problems += [f"not revoked: {o['detail']}" for o in revoked if not o["revoked"]]

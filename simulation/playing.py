@@ -14,7 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from custom_actions import autonomy
 from custom_actions.finding import instance_ids
 from custom_actions.finding_file import account_and_region
-from custom_actions.response import MISSHAPEN, describe
+from custom_actions.response import MISSHAPEN
+from deployment.errors import Refused, reason
+from deployment.targets import known
 
 from . import deploy, guardduty
 from .cloud import Cloud
@@ -27,7 +29,7 @@ from .world import build
 
 BY_HAND = re.compile(r"^  (?P<status>\S.{9}) (?P<step>[a-z-]+): ", re.MULTILINE)
 SAVED = ("finding.json", "before.json", "after.json", "lambda.log")
-NOT_PLAYED = (*MISSHAPEN, RuntimeError, ValueError, BotoCoreError, ClientError, OSError)
+NOT_PLAYED = (*MISSHAPEN, Refused, RuntimeError, ValueError, BotoCoreError, ClientError, OSError)
 
 
 @dataclass
@@ -67,12 +69,13 @@ def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
     if not problems and len(found) > 1:
         story.tell("As it should be, of all of them.", "Verdict", "bold green")
     story.line()
+    pages = [e.page for e in sorted(endings.values(), key=lambda e: not e.acted) if e.page]
     story.tell(
         f"{output}/{'<number>-<name>/' * (len(found) > 1)}: the mails (.eml, .html), the finding, "
-        "the groups before and after, the functions' log. The mail to read first:",
+        "the groups before and after, the functions' log. "
+        + ("The mail to read first:" if pages else "No mail has come."),
         "Saved",
     )
-    pages = [e.page for e in sorted(endings.values(), key=lambda e: not e.acted) if e.page]
     story.line(str((pages or [output])[0]))
     return 1 if problems else 0
 
@@ -84,8 +87,8 @@ def play(story, event, output, mode=autonomy.CONTAIN):
     except NOT_PLAYED as error:
         if story.verbose:
             story.console.print_exception()
-        said = str(error) if type(error) in (RuntimeError, ValueError) else describe(error)
-        ending = Ending("", [f"it could not be played to the end: {said} (VERBOSE=1 shows where)"])
+        said = f"it could not be played to the end: {reason(error)} (VERBOSE=1 shows where)"
+        ending = Ending("", [said])
     for problem in ending.problems:
         story.tell(f"NOT as it should be: {problem}", "Verdict", "bold red")
     if not ending.problems:
@@ -106,6 +109,7 @@ class Play:
 
     def ending(self, output):
         self.tell_finding()
+        known(self.region)
         with Cloud() as self.cloud, MailSink() as self.sink:
             with self.story.working("deploying to the simulated cloud"):
                 self.deploy()
