@@ -92,8 +92,8 @@ coverage: $(INSTALLED) ## Say which types, fields and filter branches of the pol
 mutate: $(INSTALLED) ## Break each policy as people do and list what no test notices; [POLICY=name] [ONLY=text] [JSON=1]
 	@$(REVIEW) mutate $(if $(POLICY),-p "$(POLICY)") $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json)
 
-demo: $(INSTALLED) ## Play the story on this machine; [FINDING=file.json] another finding, [MODE=observe|ask]
-	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)")
+demo: $(INSTALLED) ## Play the story on this machine; [FINDING="file or folder ..."] other findings, [MODE=observe|ask] [VERBOSE=1] every call
+	@$(BIN)/python -m simulation.demo $(if $(FINDING),"$(FINDING)") $(if $(MODE),--mode "$(MODE)") $(if $(VERBOSE),--verbose)
 
 mails: $(INSTALLED) ## Make the mail of every outcome by the whole way, as HTML in output/mails
 	@MAILS=output/mails $(BIN)/pytest -q -m slow tests/test_mail_gallery.py

@@ -21,7 +21,8 @@ class NotAFinding(ValueError):
 def read_findings(path: str | Path) -> list[dict]:
     """The EventBridge events of all findings in a file. NotAFinding, or OSError."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        # bytes: so what PowerShell writes, with a byte order mark or in UTF-16, is read too
+        data = json.loads(Path(path).read_bytes())
         json.dumps(data, ensure_ascii=False).encode()  # JSON can spell what is no text
     except (ValueError, RecursionError) as error:
         raise NotAFinding(f"{path}: not JSON: {error}") from error

@@ -1,9 +1,12 @@
 """Text of others as one line that is safe to read, and what a finding is about, in words."""
 
+import re
+
 import jmespath
 
 from custom_actions.finding import instance_ids, mapping, text
 
+OF_S3 = re.compile(r"(?<!\S)s3\[:\]//")
 LONGEST = 900  # characters; mail servers refuse header lines of more than 998
 
 
@@ -11,9 +14,9 @@ def one_line(text, longest=LONGEST):
     """Text that an attacker may have written, fit for a header and safe to read.
 
     No line break and no control character; web addresses are spelt so that mail programs do not
-    make links of them.
+    make links of them. Of an address in S3 they make none, and a person copies it.
     """
-    text = str(text or "").replace("://", "[:]//").replace("www.", "www[.]")
+    text = OF_S3.sub("s3://", str(text or "").replace("://", "[:]//").replace("www.", "www[.]"))
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " for c in text)
     line = " ".join(text.split())

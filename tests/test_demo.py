@@ -2,25 +2,28 @@
 
 import functools
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from custom_actions.finding_file import read_finding
-from simulation import demo
+from simulation import demo, playing
 from simulation.cloud import Cloud
+from simulation.story import Story
 
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "tests" / "findings"
+ID = re.compile(r"\b(?:i|eni|sg|snap|vol|acl|vpc)-(?=[0-9a-f]*\d)[0-9a-f]*")
 
 
-def as_a_process(tmp_path, *arguments):
+def as_a_process(*arguments):
     """As `make demo`, with real cold starts and real time."""
     return subprocess.run(
-        [sys.executable, "-m", "simulation.demo", *arguments, "--output", tmp_path],
+        [sys.executable, "-m", "simulation.demo", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -30,7 +33,7 @@ def as_a_process(tmp_path, *arguments):
 @pytest.fixture
 def quick(monkeypatch):
     """The demo in this process, where neither cold starts nor waiting are the point."""
-    monkeypatch.setattr(demo, "Cloud", functools.partial(Cloud, warm=True, wound=True))
+    monkeypatch.setattr(playing, "Cloud", functools.partial(Cloud, warm=True, wound=True))
 
 
 @pytest.fixture
@@ -44,20 +47,67 @@ def run(quick, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def other_policies(tmp_path, monkeypatch):
+    """`change(name, old, new)` has the demo deploy, and people run, another policy."""
+    folder = tmp_path / "policies"
+    shutil.copytree(ROOT / "policies", folder)
+    deployment = playing.deploy.deployment
+
+    def with_them(cloud, arguments, *where):
+        here = [str(a).replace("policies/ec2-", f"{folder}/ec2-") for a in arguments]
+        return deployment(cloud, here + ["--folder", folder] * (arguments[0] == "deploy"), *where)
+
+    monkeypatch.setattr(playing.deploy, "deployment", with_them)
+
+    def change(name, old, new):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+
+    return change
+
+
+def can_be_read(said):
+    """Whatever the finding is: 80 columns, whole ids, nothing empty, and a mail that is there."""
+    lines = said.splitlines()
+    for line in lines:
+        assert len(line) <= 80 or len(line[11:].split()) == 1, line
+    assert "None" not in said and "\x1b" not in said
+    assert all(len(each.partition("-")[2]) in (8, 17) for each in ID.findall(said))
+    assert Path(lines[-1]).suffix == ".html" and Path(lines[-1]).is_file()
+    return " ".join(said.split())
+
+
 def test_the_story_of_the_scenario(tmp_path):
-    played = as_a_process(tmp_path)
+    played = as_a_process("--output", tmp_path)
 
     assert played.returncode == 0, played.stdout + played.stderr
-    finding, remediation = (
-        played.stdout.index("GuardDuty Finding | ID: 1ab2c3d4e5f60718293a4b5c6d7e8f90: The EC2"),
-        played.stdout.index("All security groups have been removed and it has been isolated."),
-    )
-    swap = played.stdout.index("ec2:ModifyNetworkInterfaceAttribute eni-0000000000000000a")
-    assert swap < remediation and finding != remediation
-    assert played.stdout.count("GuardDuty-Example:") >= 6  # three instances, before and after
-    assert "Read back by the function" in played.stdout
-    assert "Everything is as it was before" in played.stdout
-    assert "\x1b" not in played.stdout
+    said, lines = can_be_read(played.stdout), played.stdout.splitlines()
+    assert len(lines) <= 60
+    assert len([line for line in lines if line[:10].strip()]) <= 30  # begin with a label
+    assert "Nothing goes to AWS" in lines[0] and "7 policies by make deploy" in said
+    seen = [
+        said.index(words)
+        for words in (
+            "the finding is on the event bus",
+            "AWS call 10 of ec2-isolate swaps the groups of eni-0000000000000000a",
+            "isolate-instance done: swaps every group",
+            "cordon-node nothing to do: ECS has no container instance of it",
+            "All security groups have been removed and it has been isolated. Please follow up",
+            "i-0abc1234def567890 TargetSecurityGroup -> ForensicSecurityGroup",
+            "Read back 1 of 1 interfaces hold only ForensicSecurityGroup",
+            "make release INSTANCE=i-0abc1234def567890 REGION=us-west-2",
+            "everything as before: ",
+            "as it was written",
+            "Verdict As it should be: isolated, 2 neighbours untouched; released",
+        )
+    ]
+    assert seen == sorted(seen)
+    assert "to app-owner@example.com, security@example.com GuardDuty Remediation | ID: " in said
+    assert "GuardDuty Finding | ID: 1ab2c3d4e5f60718293a4b5c6d7e8f90: The EC2" in said
+    assert "s3://evidence-bucket-" in said and "ec2:DescribeInstances" not in said
+    assert lines[-1] == str(tmp_path / "2-guardduty-remediation.html")
     saved = {path.name for path in tmp_path.iterdir()}
     assert {"before.json", "after.json", "lambda.log"} <= saved
     for number, mail in enumerate(("finding", "remediation", "release"), 1):
@@ -68,88 +118,114 @@ def test_the_story_of_the_scenario(tmp_path):
     assert len(before) == 3 and sum(before[i] != after[i] for i in before) == 1
 
 
+def test_each_file_that_is_no_finding_is_named_and_nothing_is_played(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "README.md").write_text("no finding, and not asked for")
+    (tmp_path / "folder" / "no.json").write_text('{"hello": "world"}')
+    shutil.copy(FINDINGS / "ec2-port-probe.json", tmp_path / "a finding.json")
+
+    good, folder = tmp_path / "a finding.json", tmp_path / "folder"
+    played = as_a_process(good, folder, f"{tmp_path}/x.json {tmp_path}/y.json")
+
+    assert played.returncode == 2 and not played.stdout
+    lines = played.stderr.splitlines()
+    assert [line.partition(".json: ")[0][-2:] for line in lines] == ["no", "/x", "/y"], lines
+    assert [name for name, _ in demo.read([str(good), f"{FINDINGS}/ec2-port-probe.json"])] == [
+        "a finding",
+        "ec2-port-probe",
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, isolated",
-    [
-        ("bare-ec2-malicious-ip-caller", True),
-        ("iam-user-malicious-ip-caller", False),
-    ],
-)
-def test_any_other_finding(run, tmp_path, name, isolated):
-    played = run(tmp_path, FINDINGS / f"{name}.json")
+def test_several_findings_that_change_nothing_each_say_why(run, tmp_path):
+    names = (
+        *("ec2-port-probe", "s3-bucket-anonymous-access", "iam-user-malicious-ip-caller"),
+        *("ec2-malicious-ip-caller-inbound", "ec2-malicious-ip-caller-sample"),
+        *("ec2-malicious-ip-caller-archived", "unknown-severity"),
+    )
+    folder = tmp_path / "findings"
+    folder.mkdir()
+    for name in names:
+        shutil.copy(FINDINGS / f"{name}.json", folder)
+
+    played = run(tmp_path / "output", folder)
 
     assert played.returncode == 0, played.stdout + played.stderr
-    assert ("it has been isolated" in played.stdout) is isolated
-    assert "GuardDuty Finding | ID:" in played.stdout
+    said = can_be_read(played.stdout)
+    together = said.partition("7 findings")[2]
+    for name, why in {
+        "ec2-port-probe": "no rule matches this finding: nothing happens, on purpose: "
+        "finding-notify: its severity is 2, the policy's least is 4",
+        "s3-bucket-anonymous-access": "mailed, nothing changed, on purpose: no policy acts on",
+        "iam-user-malicious-ip-caller": "mailed, nothing changed, on purpose: "
+        "iam-user-deactivate-access-key would act, but is opt-in and not deployed",
+        "ec2-malicious-ip-caller-inbound": "mailed, nothing changed, on purpose: ec2-isolate: the "
+        "remote side",
+        "ec2-malicious-ip-caller-sample": "mailed, nothing changed, on purpose: ec2-isolate: it is "
+        "a sample",
+        "ec2-malicious-ip-caller-archived": "mailed, nothing changed, on purpose: ec2-isolate: it "
+        "is archived",
+        "unknown-severity": "mailed, nothing changed, on purpose: no policy acts on",
+    }.items():
+        assert f"{name}: {why}" in together
+    assert "As it should be, of all of them." in together
+    assert said.count("the finding names no instance") == 3
+    assert (tmp_path / "output" / "1-ec2-malicious-ip-caller-archived" / "before.json").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, isolated", [("contain", 3), ("ask", 1)])
 def test_an_attack_sequence(run, tmp_path, mode, isolated):
-    event = read_finding(FINDINGS / "ec2-sequence-half-gone.json")
-    (tmp_path / "sequence.json").write_text(json.dumps(event))
-
-    played = run(tmp_path / "output", tmp_path / "sequence.json", "--mode", mode)
+    played = run(tmp_path, FINDINGS / "ec2-sequence-half-gone.json", "--mode", mode)
 
     assert played.returncode == 0, played.stdout + played.stderr
-    assert played.stdout.count("make release INSTANCE=i-") == isolated
-    assert "not done here: EC2 knows" in " ".join(played.stdout.split())
-    assert "* the 3 instances of the finding" in played.stdout
-    assert "Everything is as it was before" in played.stdout
-
-
-def test_a_file_that_is_no_finding(tmp_path):
-    (tmp_path / "no.json").write_text('{"hello": "world"}')
-
-    played = as_a_process(tmp_path, tmp_path / "no.json")
-
-    assert played.returncode == 2 and "no.json" in played.stderr
-    assert "Traceback" not in played.stderr
+    said = can_be_read(played.stdout)
+    assert said.count("make release INSTANCE=i-") == isolated
+    assert "3 neighbours" not in said and "EC2 does not know i-" in said
+    assert "everything as before: instances" in said
+    assert ("3 of 6 isolated, 2 neighbours untouched" in said) is (mode == "contain")
 
 
 @pytest.mark.slow
-def test_it_is_red_when_the_release_leaves_something(quick, tmp_path, monkeypatch, capsys):
+def test_verbose_tells_every_call_and_all_details(run, tmp_path):
+    played = run(tmp_path, "--verbose", "--mode", "contain")
+
+    assert played.returncode == 0, played.stdout + played.stderr
+    said = can_be_read(played.stdout)
+    assert "10. ec2:ModifyNetworkInterfaceAttribute eni-0000000000000000a -> sg-" in said
+    assert "Lambda custodian-ec2-isolate ended after" in said
+    assert "203.0.113.7/32 is denied on acl-" in said and "The recorded groups are back" in said
+
+
+@pytest.mark.slow
+def test_observe_changes_nothing_on_purpose(run, tmp_path):
+    played = run(tmp_path, "--mode", "observe")
+
+    assert played.returncode == 0, played.stdout + played.stderr
+    said = can_be_read(played.stdout)
+    assert "isolate-instance not done: Would put 1 of 1 interfaces" in said
+    assert "Mailed, nothing changed, on purpose: the mode is observe." in said
+    assert "make release" not in said
+
+
+@pytest.mark.slow
+def test_it_is_red_when_the_release_leaves_something(quick, other_policies, tmp_path):
     """The same story with a release that forgets the network ACL."""
-    policy = yaml.safe_load((ROOT / "policies/ec2-release.yml").read_text())
     for action in ("unblock-remote-address", "close-record"):  # the latter would notice
-        policy["policies"][0]["actions"].remove(action)
-    (tmp_path / "ec2-release.yml").write_text(yaml.safe_dump(policy))
-    custodian = demo.deploy.custodian
-    monkeypatch.setattr(
-        demo.deploy,
-        "custodian",
-        lambda cloud, arguments, *where: custodian(
-            cloud,
-            [
-                tmp_path / "ec2-release.yml" if a == "policies/ec2-release.yml" else a
-                for a in arguments
-            ],
-            *where,
-        ),
-    )
+        other_policies("ec2-release.yml", f"      - {action}\n", "")
 
-    problems = demo.play(read_finding(demo.SCENARIO), tmp_path / "output")
+    ended = playing.play(Story(), read_finding(demo.SCENARIO), tmp_path / "output")
 
-    assert any("network ACLs" in problem for problem in problems)
+    assert any("network ACLs" in problem for problem in ended.problems)
 
 
 @pytest.mark.slow
-def test_it_is_red_when_the_instance_is_not_isolated(quick, tmp_path, monkeypatch, capsys):
-    """The same story with a policy that takes every instance for exempt."""
-    policy = yaml.safe_load((ROOT / "policies/ec2-isolate.yml").read_text())
-    policy["policies"][0]["actions"][0]["exempt-tag"] = "Name"
-    (tmp_path / "ec2-isolate.yml").write_text(yaml.safe_dump(policy))
-    deploy = demo.deploy.deploy
-    monkeypatch.setattr(
-        demo.deploy,
-        "deploy",
-        lambda cloud, policies, *where: deploy(
-            cloud, [policies[0], tmp_path / "ec2-isolate.yml", *policies[2:]], *where
-        ),
-    )
+def test_it_is_red_when_the_instance_is_not_isolated(quick, other_policies, tmp_path, capsys):
+    """The same story with a policy that takes another group."""
+    other_policies("ec2-isolate.yml", "group: ForensicSecurityGroup", "group: Another")
 
-    problems = demo.play(read_finding(demo.SCENARIO), tmp_path / "output")
+    code = playing.play_all([("x", read_finding(demo.SCENARIO))], tmp_path / "output")
 
-    assert any("is not isolated" in problem for problem in problems)
-    assert "NOT as it should be" in capsys.readouterr().out
+    said = can_be_read(capsys.readouterr().out)
+    assert code == 1 and "i-0abc1234def567890 is not isolated" in said
+    assert "Verdict NOT as it should be" in said

@@ -151,6 +151,13 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, text, message):
         read_findings(file)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_and_what_powershell_writes_are_read(tmp_path, encoding):
+    text = (FINDINGS / BARE[0]).read_text()
+    (tmp_path / "finding.json").write_text(text, encoding=encoding)
+    assert read_finding(tmp_path / "finding.json") == read_finding(FINDINGS / BARE[0])
+
+
 @pytest.mark.parametrize("text", ['{"id": "a\\ud800"}', "[" * 100_000])
 def test_what_python_cannot_take_as_json_is_no_finding(tmp_path, text):
     (tmp_path / "odd.json").write_text(text)
