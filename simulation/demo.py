@@ -78,7 +78,8 @@ def main():
     forkserver.ensure_running()
     from .playing import play_all
 
-    return play_all(found, arguments.output, arguments.mode, arguments.verbose)
+    own = not arguments.findings
+    return play_all(found, arguments.output, arguments.mode, arguments.verbose, new=own)
 
 
 if __name__ == "__main__":

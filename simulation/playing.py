@@ -44,7 +44,7 @@ class Ending:
     acted: bool = False
 
 
-def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
+def play_all(found, output, mode=autonomy.CONTAIN, verbose=False, new=False):
     """Play findings, [(name, event)], and tell how each ended; the exit code.
 
     output: the folder for what is saved; of several findings each has one in it.
@@ -58,7 +58,7 @@ def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
         story.line()
         if len(found) > 1:
             story.tell(name, f"{number} of {len(found)}", "bold")
-        endings[number, name] = play(story, event, folder, mode)
+        endings[number, name] = play(story, event, folder, mode, new)
     if len(found) > 1:
         story.line()
         story.tell(f"{len(found)} findings", "Together", "bold")
@@ -80,10 +80,10 @@ def play_all(found, output, mode=autonomy.CONTAIN, verbose=False):
     return 1 if problems else 0
 
 
-def play(story, event, output, mode=autonomy.CONTAIN):
+def play(story, event, output, mode=autonomy.CONTAIN, new=False):
     """Play one finding in a cloud of its own, and tell it; returns the Ending."""
     try:
-        ending = Play(story, event, mode).ending(output)
+        ending = Play(story, event, mode, new).ending(output)
     except NOT_PLAYED as error:
         if story.verbose:
             story.console.print_exception()
@@ -98,14 +98,15 @@ def play(story, event, output, mode=autonomy.CONTAIN):
 
 
 class Play:
-    """One finding; mode: of the deploy, see custom_actions/autonomy.py."""
+    """One finding; mode: of the deploy, see custom_actions/autonomy.py. new: whether it is written
+    as it is put on the bus, for the mails' times, and not at the time that it has."""
 
-    def __init__(self, story, event, mode):
+    def __init__(self, story, event, mode, new):
         self.story, self.mode = story, mode
         self.account, self.region = account_and_region(event)
         # where the resource is: of a member's finding GuardDuty sends an event there too
         self.event = event | {"account": self.account, "region": self.region}
-        self.detail = event["detail"]
+        self.detail, self.new = event["detail"], new
 
     def ending(self, output):
         self.tell_finding()
@@ -193,6 +194,8 @@ class Play:
         self.begin, self.began_at = time.monotonic(), datetime.now(UTC)
         self.story.line()
         self.story.tell("the finding is on the event bus", seconds(0))
+        if self.new:
+            self.detail["updatedAt"] = self.began_at.isoformat()
         self.cloud.put_event(self.event)
         self.cloud.wait_idle()
         missing = self.wait_for_mails()
