@@ -24,7 +24,10 @@ ANCHORS = {
     re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-")
     for title in re.findall(r"^#+ (.*)", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
 }
-DENIED = ("UnauthorizedOperation", "You are not authorized to perform this operation.")
+DENIED = {
+    "code": "UnauthorizedOperation",
+    "message": "You are not authorized to perform this operation.",
+}
 
 
 class Blocks(HTMLParser):
@@ -100,7 +103,7 @@ def test_the_instance_is_isolated_or_not(scene, pack, show):
     assert any("$252Faws$252Flambda$252Fcustodian-ec2-isolate/log-events" in x for x in lines)
 
     instance = scene.instance(tags=TAGS)
-    scene.cloud.fail("ModifyNetworkInterfaceAttribute", *DENIED, times=None)
+    scene.cloud.fail("ModifyNetworkInterfaceAttribute", **DENIED, times=None)
     pack.isolate(scene.finding(instance))
     lines = show("not-isolated", "NOT isolated", WHAT_NOW)
     text = "\n".join(lines)
@@ -113,7 +116,7 @@ def test_the_instance_is_isolated_or_not(scene, pack, show):
     kept = [*scene.interfaces(instance)][1]
     scene.cloud.fail(
         "ModifyNetworkInterfaceAttribute",
-        *DENIED,
+        **DENIED,
         times=None,
         when=lambda call: call.parameters.get("NetworkInterfaceId") == kept,
     )
@@ -125,7 +128,7 @@ def test_the_instance_is_isolated_or_not(scene, pack, show):
     scene.cloud.call_log.clear()
 
     instance = scene.instance(tags=TAGS)
-    scene.cloud.fail("CreateSnapshots", *DENIED, times=None)
+    scene.cloud.fail("CreateSnapshots", **DENIED, times=None)
     pack.isolate(scene.finding(instance))
     show("not-complete", "Isolated", WHAT_NOW)
 
@@ -168,7 +171,7 @@ def test_the_release(scene, pack, show, release):
     instance = scene.instance(tags=TAGS)
     pack.isolate(scene.finding(instance))
     pack.messages()
-    scene.cloud.fail("DeleteNetworkAclEntry", *DENIED, times=None)
+    scene.cloud.fail("DeleteNetworkAclEntry", **DENIED, times=None)
     assert not release(instance)[0]
     show("release-not-complete", "The release is NOT complete", "7-how-do-i-release-it", "Release")
     scene.cloud.call_log.clear()
@@ -200,7 +203,7 @@ def test_a_guard(scene, guarded, isolated, show):
     guarded.deliver(change())
     show("guard-put-right", "Put right", "guard-e-mail", "Guard")
     event = change()
-    scene.cloud.fail("ModifyNetworkInterfaceAttribute", *DENIED, times=None)
+    scene.cloud.fail("ModifyNetworkInterfaceAttribute", **DENIED, times=None)
     guarded.cloud.invoke("custodian-isolation-guard", event, ACCOUNT, REGION)
     show("guard-not-put-right", "NOT put right", WHAT_NOW, "Guard")
 
@@ -211,7 +214,7 @@ def test_credentials(identities, show):
     invoke(revoke, identities.stolen(identities.role()), ACCOUNT, REGION)
     show("credentials-revoked", "Revoked", "remediation-e-mail")
     role = identities.role()
-    identities.cloud.fail("PutRolePolicy", *DENIED, times=None)
+    identities.cloud.fail("PutRolePolicy", **DENIED, times=None)
     invoke(revoke, identities.stolen(role), ACCOUNT, REGION)
     show("credentials-not-revoked", "NOT revoked", "remediation-e-mail")
     identities.cloud.call_log.clear()
