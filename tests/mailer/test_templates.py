@@ -1003,6 +1003,11 @@ def test_of_several_that_are_not_isolated_only_what_is_true_is_told():
     assert "make release INSTANCE=i-1" in text and "make release INSTANCE=i-2" in text
     assert "make release INSTANCE=i-3" not in text
 
+    event["c7n:notice"]["observe_only"] = True
+    text = rendered("remediation.html", event, none).text
+    assert "OBSERVE ONLY: nothing was changed, the instances are NOT isolated" in text
+
+    event["c7n:notice"]["observe_only"] = False
     text = rendered("remediation.html", event, [instance(0), *none]).text
     assert "of the instances that are isolated; not of the others" in text
 
