@@ -944,6 +944,9 @@ def test_whom_to_call_stands_in_the_mail_as_text():
     _, reader = remediation_mail(outcome(), Tags=tags)
     assert reader.row("Owner") == "<b>Ana</b> https[:]//evil.example (by its tag)"
     assert reader.row("OwnerContact") is None and "Team" not in reader.text
+    for template in ("guard.html", "release.html"):
+        reader = rendered(template, {"detail": {}}, [{"InstanceId": "i-1", "Tags": tags}])
+        assert reader.row("Owner").endswith("evil.example (by its tag)")
     event = load("ec2-malicious-ip-caller")
     event["detail"]["resource"]["instanceDetails"]["tags"] = [{"key": "Owner", "value": "Ana"}]
     assert finding_mail(event)[1].row("Owner") == "Ana (by its tag)"
@@ -1008,7 +1011,12 @@ def test_of_several_that_are_not_isolated_only_what_is_true_is_told():
     assert "OBSERVE ONLY: nothing was changed, the instances are NOT isolated" in text
 
     event["c7n:notice"]["observe_only"] = False
-    text = rendered("remediation.html", event, [instance(0), *none]).text
+    some = [instance(0), instance(4, verified_at=f"{DAY}09:02:18Z"), *none]
+    none[0]["c7n:response"][0]["verified_at"] = f"{DAY}10:00:00Z"
+    reader = rendered("remediation.html", event, some, datetime.now(UTC))
+    assert reader.row("Isolated").startswith("2026-11-23 09:02:18 UTC")  # the last that is
+    assert [f"{RUNBOOK_URL}#an-attack-sequence"] * 2 in reader.links
+    text = reader.text
     assert "of the instances that are isolated; not of the others" in text
 
 
