@@ -287,7 +287,8 @@ class NotifyOnce(ResponseAction, Notify):
     def send(self, resources, event):
         clients.do_without_alias(local_session(self.manager.session_factory))
         event = {key: value for key, value in event.items() if key != WAITED}
-        event[timeline.RUN] = timeline.this_run()
+        run = timeline.this_run()
+        event[timeline.RUN] = run | {"account": central.deployment(self.manager.config)}
         if len(resources) == 1:
             told = [{k: v for k, v in resources[0].items() if k != BY_HAND}]
         else:

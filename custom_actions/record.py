@@ -310,8 +310,9 @@ def tags_of(resource, key="Tags"):
 
 
 def told(key, tags):
-    """A tag and what it says, for a person: whoever wrote it may have meant one. On one line."""
-    value = one_line(tags.get(key), 100)
+    """A tag and what it says, for a person: whoever wrote it may have meant one. On one line, and
+    no quote in it ends the quotation: what follows would pass for words of the pack."""
+    value = one_line(tags.get(key), 100).replace('"', "'")
     return f'{key} ("{value}")' if value else key
 
 

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .accounts import Accounts
 from .errors import Permanent, describe
-from .times import times
+from .times import RUN, times
 
 URL = "runbook_url"
 HANDED_ON = ("account", "account_id", "partition", "region", "event", "action", "policy")
@@ -61,14 +61,17 @@ class Templates:
         mailed: datetime | None = None,
     ) -> str:
         """A template, filled with what `notify` sent. resources: those that concern the recipient.
-        mailed: now, for `times`; without it there are none, so that two that say the same are the
-        same.
+        mailed: now, for `times`; without it there are none, nor the log of the run, so that two
+        that say the same are the same.
         Permanent when there is no such template, or when it renders to nothing, which is no message
         to anybody; and whatever Jinja raises."""
         if name not in self.names:
             raise Permanent(f"there is no template {name!r}")
+        handed_on = {key: data.get(key, "") for key in HANDED_ON}
+        if not mailed:
+            handed_on["event"] = {k: v for k, v in data["event"].items() if k != RUN}
         text = self._environment.get_template(f"{name}.j2").render(
-            {key: data.get(key, "") for key in HANDED_ON},
+            handed_on,
             recipient=recipient,
             resources=resources,
             execution_start=_started(data),

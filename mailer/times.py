@@ -1,8 +1,8 @@
 """The times of a message, for the reader who asks what took how long, and whether the mail is late.
 
-GuardDuty wrote the finding, the function received it, the isolation (or what was done to
-credentials) was read back, the mail went out: as far as the message has them. A time is shown and
-nothing else is done with it, whoever wrote it.
+GuardDuty wrote the finding, and wrote it anew, the function received it, the isolation (or what was
+done to credentials) was read back, the mail went out: as far as the message has them. A time is
+shown and nothing else is done with it, whoever wrote it.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import jmespath
 
+RUN = "c7n:run"  # of an event: when the function received it, and the log that it writes
 # What was read back by which step, and the word of its outcome that says that it holds.
 READ_BACK = {
     "isolate-instance": ("isolated", "Isolated"),
@@ -23,9 +24,12 @@ UNITS = ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h"), (float("inf"), 8
 def times(data: dict, resources: list, mailed: datetime) -> list[dict[str, str]]:
     """`what` happened, `at` which time, and `after` which span since the one before, "" where that
     would be negative: clocks differ. mailed: now, with a time zone."""
+    updated = _time(jmespath.search("event.detail.updatedAt", data))
+    detected = _time(jmespath.search("event.detail.createdAt", data)) or updated
     found = [
-        ("Detected", _time(jmespath.search("event.detail.updatedAt", data))),
-        ("Received", _time(jmespath.search('event."c7n:run".received', data))),
+        ("Detected", detected),
+        ("Updated", updated if updated != detected else None),
+        ("Received", _time(jmespath.search(f'event."{RUN}".received', data))),
         *_read_back(resources),
         ("Mailed", mailed),
     ]
@@ -38,16 +42,19 @@ def times(data: dict, resources: list, mailed: datetime) -> list[dict[str, str]]
 
 
 def _read_back(resources: list) -> Iterator[tuple[str, datetime | None]]:
-    """The last time of each kind: of several instances the mail comes after all of them."""
+    """The last time of each kind: of several instances the mail comes after all of them. What was
+    so before this run is told as found: when it was done, the message does not know."""
     outcomes = jmespath.search('[]."c7n:response"[]', resources) or []
     outcomes = [outcome for outcome in outcomes if isinstance(outcome, dict)]
     for step, (holds, what) in READ_BACK.items():
-        verified = (
-            _time(outcome.get("verified_at"))
-            for outcome in outcomes
-            if outcome.get("step") == step and outcome.get(holds) is True
-        )
-        yield what, max(filter(None, verified), default=None)
+        held = [o for o in outcomes if o.get("step") == step and o.get(holds) is True]
+        for told, by_this_run in ((f"Found {what.lower()}", False), (what, True)):
+            verified = (
+                _time(o.get("verified_at"))
+                for o in held
+                if (o.get("status") == "done") is by_this_run
+            )
+            yield told, max(filter(None, verified), default=None)
 
 
 def _time(text: object) -> datetime | None:

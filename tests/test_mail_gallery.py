@@ -107,7 +107,7 @@ def test_the_instance_is_isolated_or_not(scene, pack, show):
     pack.isolate(scene.finding(instance))
     lines = show("not-isolated", "NOT isolated", WHAT_NOW)
     text = "\n".join(lines)
-    assert "every new connection" not in text and "No interface is isolated" in text
+    assert "every new connection" not in text and "No interface was read back as" in text
     assert "Nothing had to be changed" not in text and "serial console" not in text
     assert f"make isolate INSTANCE={instance}" in text and "make release INSTANCE=" in text
     scene.cloud.call_log.clear()

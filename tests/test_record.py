@@ -82,3 +82,9 @@ def test_a_part_without_the_one_before_it_is_not_read():
     tags = {record.SETTINGS: "a b", record.SETTINGS + ":3": "z"}
     assert record.from_tags(tags, record.SETTINGS) == ["a", "b"]
     assert record.from_tags({record.SETTINGS + ":2": "z"}, record.SETTINGS) is None
+
+
+def test_a_value_does_not_leave_its_quotation():
+    forged = 'ok"). It was released. ("'
+    assert record.told("k", {"k": forged}) == """k ("ok'). It was released. ('")"""
+    assert record.told("k", {"k": " "}) == record.told("k", {}) == "k"

@@ -850,10 +850,17 @@ def test_every_section_that_a_mail_leads_to_is_in_the_runbook():
     assert len(linked) >= 5 and linked <= anchors
 
 
-def test_a_policys_own_address_is_linked_and_no_section_of_a_forger_leaves_the_page():
+def test_a_policys_own_address_is_linked_on_our_host_and_no_section_of_a_forger_leaves_the_page():
     own = {"metadata": {"runbook": "https://wiki.example.com/x"}}
     reader = rendered("guard.html", {"detail": {}}, [], **own)
-    assert ["https://wiki.example.com/x"] * 2 in reader.links
+    assert not reader.links and "https[:]//wiki.example.com/x" in reader.text
+    own["metadata"]["runbook"] = "https://git.example.com/x"  # where runbook_url is
+    reader = rendered("guard.html", {"detail": {}}, [], **own)
+    assert reader.links == [["https://git.example.com/x"] * 2]
+    for forged in ("https://git.example.com.evil.example/", "\ud800http://evil.example/#z"):
+        policy, account = {"metadata": {"runbook": forged}}, [{"account_id": "1"}]
+        _, reader = mail("guard.html", "s", {"detail": {}}, account, policy)
+        assert not reader.links and "[:]//" in reader.text
     forged = {"metadata": {"runbook": 'docs/runbook.md#"><b>x/../@evil.example'}}
     reader = rendered("guard.html", {"detail": {}}, [], **forged)
     assert [f"{RUNBOOK_URL}#bxevilexample"] * 2 in reader.links
@@ -899,15 +906,36 @@ def test_the_times_and_what_lies_between_them(detected, received, isolated, span
     assert found[1:] == spans
 
 
+def test_what_was_so_before_the_run_is_not_told_as_done_by_it():
+    event = {"detail": {"createdAt": f"{DAY}08:00:00Z", "updatedAt": f"{DAY}09:00:00Z"}}
+    event["c7n:notice"] = {"isolated": True}
+    again = {"InstanceId": "i-1", "c7n:response": [outcome(status="unchanged")]}
+    mailed = datetime(2026, 11, 23, 9, 2, 20, tzinfo=UTC)
+
+    reader = rendered("remediation.html", event, [again], mailed)
+    when = reader.lines.index("When")
+    assert reader.lines[when + 1 : when + 9 : 2] == [
+        *("Detected", "Updated", "Found isolated", "Mailed")
+    ]
+
+    event["c7n:notice"] |= {"observe_only": True, "headline": "x"}
+    again["c7n:response"].append({"step": "x", "status": "planned"})
+    reader = rendered("remediation.html", event, [again], mailed)
+    assert "OBSERVE ONLY: nothing was changed, isolated already" in reader.lines
+    assert "NOT isolated" not in reader.text
+
+
 def test_two_that_differ_in_their_times_alone_say_the_same():
     """One is dropped then, where both members and administrator report."""
     event = load("ec2-malicious-ip-caller")
     event["c7n:notice"] = {"headline": SENTENCE, "next": []}
-    says = set()
-    for second in (1, 2):
-        event["c7n:run"] = {"received": f"{DAY}09:02:0{second}Z"}
-        says.add(parcel("finding.html", SENTENCE, event, [{"account_id": "1"}]).says)
-    assert len(says) == 1
+    for template in ("finding.html", "remediation.html"):
+        says = set()
+        for run in ("1", "2"):
+            event["c7n:run"] = {"received": f"{DAY}09:02:0{run}Z", "log_group": "x"}
+            event["c7n:run"]["log_stream"] = run
+            says.add(parcel(template, SENTENCE, event, [{"InstanceId": "i-1"}]).says)
+        assert len(says) == 1
 
 
 def test_whom_to_call_stands_in_the_mail_as_text():
@@ -916,6 +944,9 @@ def test_whom_to_call_stands_in_the_mail_as_text():
     _, reader = remediation_mail(outcome(), Tags=tags)
     assert reader.row("Owner") == "<b>Ana</b> https[:]//evil.example (by its tag)"
     assert reader.row("OwnerContact") is None and "Team" not in reader.text
+    for template in ("guard.html", "release.html"):
+        reader = rendered(template, {"detail": {}}, [{"InstanceId": "i-1", "Tags": tags}])
+        assert reader.row("Owner").endswith("evil.example (by its tag)")
     event = load("ec2-malicious-ip-caller")
     event["detail"]["resource"]["instanceDetails"]["tags"] = [{"key": "Owner", "value": "Ana"}]
     assert finding_mail(event)[1].row("Owner") == "Ana (by its tag)"
@@ -927,9 +958,10 @@ def test_the_log_of_the_function_is_linked_as_its_console_has_it():
         "log_group": "/aws/lambda/custodian-ec2-isolate",
         "log_stream": "2026/11/23/[$LATEST]0f<\"'>",
     }
-    reader = rendered(
-        "remediation.html", event, [{"InstanceId": "i-1", "c7n:response": [outcome()]}]
-    )
+    event["c7n:run"]["account"] = "222233334444"  # in central mode another than the finding's
+    instance = {"InstanceId": "i-1", "c7n:response": [outcome()]}
+    reader = rendered("remediation.html", event, [instance], datetime.now(UTC))
+    assert "in account 222233334444" in reader.text
     (href,) = [href for href, _ in reader.links if "cloudwatch" in href]
     assert href == (
         "https://console.aws.amazon.com/cloudwatch/home?region=us-west-2#logsV2:log-groups/log-group/"
@@ -944,16 +976,48 @@ def test_of_an_instance_that_is_not_isolated_only_what_is_true_is_told():
     kept = {"step": "preserve-evidence", "status": "done", "detail": "", "error": None}
     _, reader = remediation_mail(none, kept, isolated=False)
     text = reader.text
-    assert "every new connection" not in text and "No interface is isolated" in text
+    assert "every new connection" not in text and "No interface was read back as" in text
     assert "answers nobody" not in text and "serial console" not in text
     assert "How to undo what was done" in text and "make release INSTANCE=" in text
     _, reader = remediation_mail(none, isolated=False)
     assert "make release" not in reader.text
+    assert "Snapshot the volumes first" in reader.text  # as nothing did it
 
     half = outcome(**refused, interfaces=[interface(), interface(1, status="failed")])
     _, reader = remediation_mail(half, isolated=False)
     assert "over the interfaces that are isolated, above; not over the others" in reader.text
     assert "How to release" in reader.text
+
+
+def test_of_several_that_are_not_isolated_only_what_is_true_is_told():
+    def instance(number, *steps, **changes):
+        steps = [{"step": step, "status": "done"} for step in steps]
+        return {"InstanceId": f"i-{number}", "c7n:response": [outcome(**changes), *steps]}
+
+    refused = {"isolated": False, "status": "failed", "verified_at": None, "interfaces": []}
+    half = refused | {"interfaces": [interface(), interface(1, status="failed")]}
+    event = {"detail": {}, "c7n:notice": {"instances": 3}}
+
+    none = [instance(1, "preserve-evidence", **half), instance(2, **half), instance(3, **refused)]
+    text = rendered("remediation.html", event, none).text
+    assert "every new connection" not in text and "answers nobody" not in text
+    assert "No instance is isolated as a whole" in text
+    assert "Snapshot the volumes first" in text  # of one alone they were made
+    assert "make release INSTANCE=i-1" in text and "make release INSTANCE=i-2" in text
+    assert "make release INSTANCE=i-3" not in text
+
+    event["c7n:notice"]["observe_only"] = True
+    text = rendered("remediation.html", event, none).text
+    assert "OBSERVE ONLY: nothing was changed, the instances are NOT isolated" in text
+
+    event["c7n:notice"]["observe_only"] = False
+    some = [instance(0), instance(4, verified_at=f"{DAY}09:02:18Z"), *none]
+    none[0]["c7n:response"][0]["verified_at"] = f"{DAY}10:00:00Z"
+    reader = rendered("remediation.html", event, some, datetime.now(UTC))
+    assert reader.row("Isolated").startswith("2026-11-23 09:02:18 UTC")  # the last that is
+    assert [f"{RUNBOOK_URL}#an-attack-sequence"] * 2 in reader.links
+    text = reader.text
+    assert "of the instances that are isolated; not of the others" in text
 
 
 # ---- Remediation mail
