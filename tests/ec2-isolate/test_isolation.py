@@ -4,7 +4,6 @@ Without the steps behind isolate-instance: what one of these breaks fails in its
 test_steps.py, which plays the policy as it is shipped.
 """
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -400,7 +399,7 @@ def test_groups_that_cannot_be_recorded_are_in_the_message_and_in_the_log(scene,
     assert run["log_group"] == f"/aws/lambda/{FUNCTION}" and run["log_stream"]
     assert run["account"] == ACCOUNT
     verified = message["resources"][0]["c7n:response"][0]["verified_at"]
-    assert run["received"] < verified < datetime.now(UTC).isoformat()
+    assert run["received"] < verified
     assert "You are not authorized" in error(invocation) and "xY4-xY4-" not in error(invocation)
 
 
