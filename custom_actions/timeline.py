@@ -33,7 +33,7 @@ CALLS = 5000  # of one run: some hundred instances
 # In an event, beside the notice: what tells one try from another, and so stands for itself.
 RUN = "c7n:run"
 
-_began = None  # of the run, seconds since 1970; None where it is none of a function
+_began = None  # the time of the run; None where it is none of a function
 _calls = []
 _left_out = 0  # calls for which there was no room
 _about = (None, None)  # the step at work, and the resource
@@ -42,7 +42,7 @@ _about = (None, None)  # the step at work, and the resource
 def begin():
     """A new run: what is known of the one before is forgotten."""
     global _began, _left_out
-    _began = time.time()
+    _began = datetime.now(UTC)
     _calls.clear()
     _left_out = 0
     about(None, None)
@@ -57,7 +57,8 @@ def this_run():
     log = {
         key: os.environ.get(f"AWS_LAMBDA_{key.upper()}_NAME") for key in ("log_group", "log_stream")
     }
-    known = {"received": _at(_began) if _began else None, **log}
+    received = _began.isoformat(timespec="milliseconds") if _began else None
+    known = {"received": received, **log}
     return {key: value for key, value in known.items() if value}
 
 
@@ -81,7 +82,7 @@ def told(at, about, service, operation, params, result, ms, request_id):
     """One call, as a case has it. Not while it is made: the isolation would wait for that."""
     step, resource_id = about
     return {
-        "at": _at(at),
+        "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
         "step": step,
         "resource": resource_id,
         "service": service,
@@ -137,10 +138,6 @@ def _ends(parsed, context, **_):
 def _fails(exception, context, **_):
     if "timeline" in context:
         ended(context.pop("timeline"), type(exception).__name__)
-
-
-def _at(seconds):
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _short(value):

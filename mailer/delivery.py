@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from .errors import Failure, are_permanent, failure
 from .message import ABOUT_SUBSCRIPTIONS, ASKED, Message
@@ -33,13 +34,13 @@ class Memory:
     def __init__(self):
         self._sent: dict[tuple[str, str], tuple[float, str, str]] = {}
 
-    def has(self, key: str, target: str, of: str = "", says: str = "") -> bool:
+    def has(self, key: str, target: str, of: str, says: Callable[[], str]) -> bool:
         at, by, said = self._sent.get((key, target), (None, "", ""))
         if at is None or time.monotonic() - at >= WINDOW:
             return False
-        return of in ("", by) or bool(says) and says == said
+        return of in ("", by) or bool(said) and says() == said
 
-    def add(self, key: str, target: str, of: str = "", says: str = "") -> None:
+    def add(self, key: str, target: str, of: str, says: str) -> None:
         self._sent.pop((key, target), None)
         self._sent[key, target] = time.monotonic(), of, says
         if len(self._sent) > MOST:
@@ -81,9 +82,11 @@ class Courier:
             except Exception as error:  # noqa: BLE001  whatever a transport may raise
                 refused = [failure(target, error) for target in due]
             failures += refused
-            for target in set(due) - {refusal.target for refusal in refused}:
+            taken = set(due) - {refusal.target for refusal in refused}
+            says = parcel.says() if taken else ""
+            for target in taken:
                 message.done(target)
-                self.memory.add(message.key, target, of, parcel.says)
+                self.memory.add(message.key, target, of, says)
                 sent.append(target)
         if sent:
             log.info("delivered: %s to %s", message, ", ".join(sorted(sent)))

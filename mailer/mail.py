@@ -42,7 +42,7 @@ class Mail(Transport):
         parcels = []
         for recipients, resources in found.items():
             mail = self._composed(message, resources, recipients)
-            says = digest(mail["Subject"], self._content(message, resources, recipients))
+            says = partial(self._says, message, resources, recipients)
             parcels.append(Parcel(recipients, partial(self.send, mail), says))
         return parcels
 
@@ -74,6 +74,9 @@ class Mail(Transport):
         else:
             mail.set_content(content)
         return mail
+
+    def _says(self, message: Message, resources: list[dict], recipients: tuple[str, ...]) -> str:
+        return digest(message.subject, self._content(message, resources, recipients))
 
     def _content(
         self,

@@ -29,11 +29,11 @@ class Means:
 class Parcel:
     """What is sent in one piece. targets: the names of those who get it, fit for a log. send: takes
     those of them who do not have it yet, returns who did not get it; when it raises, none of them
-    did. says: a digest of what they read, "" where that is not known."""
+    did. says: makes a digest of what they read, "" where that is not known."""
 
     targets: tuple[str, ...]
     send: Callable[[list[str]], list[Failure]]
-    says: str = ""
+    says: Callable[[], str] = str
 
     @classmethod
     def to_one(cls, target: str, send: Callable[..., object], *arguments) -> "Parcel":

@@ -6,6 +6,8 @@ from collections.abc import Collection
 ID = re.compile(r"\b[a-z]{1,9}-(?:[0-9a-f]{17}|[0-9a-f]{8})\b")
 # a mail may have a line's end in the middle of it
 TIME = re.compile(r"\d{4}-\d\d-\d\d(T|\s+)\d\d:\d\d(:\d\d(\.\d+)?)?(\s*(Z|UTC|\+00:00))?")
+# between two of them, as mails tell it
+SPAN = re.compile(r"\d+(\.\d)?\s+(s|min|h|days)\s+later\b")
 SCAN = re.compile(r"(malware\s+scan\s+)[0-9a-f]{32}\b")
 OF_AN_ARN = re.compile(r"(?<=/)[0-9a-f]{16}\b")
 RECORD = re.compile(r"RECORD=\w+")
@@ -34,6 +36,7 @@ def normal(text: str, own: Collection[str]) -> str:
         (OF_AN_ARN, "(id)"),
         (SCAN, r"\1(id)"),
         (TIME, "(time)"),
+        (SPAN, "(span) later"),
         (RECORD, "RECORD=(record)"),
         (DIGEST, "(digest)"),
     ):

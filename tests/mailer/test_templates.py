@@ -934,7 +934,7 @@ def test_two_that_differ_in_their_times_alone_say_the_same():
         for run in ("1", "2"):
             event["c7n:run"] = {"received": f"{DAY}09:02:0{run}Z", "log_group": "x"}
             event["c7n:run"]["log_stream"] = run
-            says.add(parcel(template, SENTENCE, event, [{"InstanceId": "i-1"}]).says)
+            says.add(parcel(template, SENTENCE, event, [{"InstanceId": "i-1"}]).says())
         assert len(says) == 1
 
 
