@@ -126,7 +126,7 @@ def test_any_field_may_be_missing_or_of_another_type(path):
     event, rng = read_finding(path), random.Random(path.stem)
     for parent, key in list(places({"detail": event["detail"]})):
         value = parent[key]
-        for parent[key] in rng.sample(JUNK, 3):
+        for parent[key] in rng.sample(JUNK, 1):
             read(event)
         if isinstance(parent, dict):
             del parent[key]
