@@ -2,8 +2,8 @@
 
 It is made here and not in a template, because no mailer makes a subject by one. Policies hand it on
 in `event["c7n:notice"]`, from where subject and template take it. What did not go well begins it,
-in capitals; of an error here is the beginning, all of it is in the mail. The finding mail's line is
-in custom_actions/finding_headline.py.
+in capitals; of what failed the steps are named, their errors are in the mail. The finding mail's
+line is in custom_actions/finding_headline.py.
 """
 
 from custom_actions.finding import direction, mapping
@@ -171,9 +171,9 @@ def begun_with(verdict, line):
 
 
 def failed(outcomes):
-    """The steps that failed, with the beginning of their errors, or ""; the mail has all."""
-    told = [f"{o['step']}: {o['error']}" for o in outcomes if o["status"] == "failed"]
-    return one_line("; ".join(told), 300)
+    """The steps that failed, or ""; the mail has their errors."""
+    steps = dict.fromkeys(o["step"] for o in outcomes if o["status"] == "failed")
+    return f"{', '.join(steps)} failed." if steps else ""
 
 
 def undone(command):

@@ -73,7 +73,8 @@ def test_one_that_is_refused_is_named_and_the_steps_behind_it_run(contain, scene
     assert scene.is_isolated(instance) and "CreateSnapshots" in calls(scene)
     outcome, headline = told(scene, "set-metadata-access")
     assert outcome["status"] == "failed"
-    assert "NOT COMPLETE: set-metadata-access: UnauthorizedOperation" in headline
+    assert "UnauthorizedOperation" in outcome["error"]
+    assert "NOT COMPLETE: set-metadata-access failed." in headline
 
 
 def test_what_tells_stops_nothing_behind_it_and_fails_the_run_in_every_mode(pack, policy, scene):

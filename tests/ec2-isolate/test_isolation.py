@@ -265,10 +265,11 @@ def test_one_interface_that_refuses_does_not_stop_the_others(scene, pack):
     for part in ("ec2-isolate", instance, "isolate-instance", managed):
         assert part in error(invocation)
     message = told(pack)
-    assert "NOT isolated" in notice(message)["headline"] and managed in notice(message)["headline"]
+    assert "NOT isolated. isolate-instance failed." in notice(message)["headline"]
     assert "has been isolated" not in notice(message)["headline"]
     rows = message[0]["resources"][0]["c7n:response"][0]["interfaces"]
     assert [row["status"] for row in rows] == ["isolated", "failed", "isolated"]
+    assert managed in message[0]["resources"][0]["c7n:response"][0]["error"]
 
 
 def test_isolated_is_said_only_when_it_was_read_back(scene, pack):

@@ -74,9 +74,10 @@ def test_the_mark_is_taken_off_and_then_a_rule_is_added(scene, guarded, isolated
 
     messages = guarded.messages()[:1]
     line = headline(messages)
-    assert line.startswith("NOT PUT RIGHT | ") and refused in line
+    assert line.startswith("NOT PUT RIGHT | ") and line.endswith("failed.")
     (resource,) = messages[0]["resources"]
     errors = " ".join(str(o["error"]) for o in resource["c7n:response"])
+    assert refused in errors
     assert f"then make empty-forensic-group GROUP={group} REGION=us-west-2" in errors
     assert guarded.dead_letters()
 

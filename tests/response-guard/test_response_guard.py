@@ -269,7 +269,9 @@ def test_what_cannot_be_put_right_is_told_and_fails(guard):
 
     messages = guard.messages()
     assert len(messages) == len(guard.cloud.invocations) == 3 and guard.dead_letters()
-    assert "NOT put right: restore-response: the rule: AccessDenied" in headline(messages[:1])
+    assert headline(messages[:1]).endswith("It was NOT put right: restore-response failed.")
+    outcomes = messages[0]["resources"][0]["c7n:response"]
+    assert any("the rule: AccessDenied" in (o["error"] or "") for o in outcomes)
 
 
 def test_unless_it_contains_it_puts_nothing_right_and_says_so(guard):
