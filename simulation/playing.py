@@ -195,7 +195,7 @@ class Play:
         self.story.line()
         self.story.tell("the finding is on the event bus", seconds(0))
         if self.new:
-            self.detail["updatedAt"] = self.began_at.isoformat()
+            self.detail |= dict.fromkeys(("createdAt", "updatedAt"), self.began_at.isoformat())
         self.cloud.put_event(self.event)
         self.cloud.wait_idle()
         missing = self.wait_for_mails()
