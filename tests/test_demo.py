@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,18 @@ def test_each_file_that_is_no_finding_is_named_and_nothing_is_played(tmp_path):
         "a finding",
         "ec2-port-probe",
     ]
+
+
+@pytest.mark.slow
+def test_who_interrupts_it_reads_a_line_and_no_trace(tmp_path):
+    command = [sys.executable, "-u", "-m", "simulation.demo", "--output", tmp_path]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **piped) as played:
+        assert any(line.startswith("Finding") for line in played.stdout)
+        played.send_signal(signal.SIGINT)
+        _, said = played.communicate(timeout=30)
+    assert played.returncode == 130
+    assert said == "\nInterrupted. Nothing of it goes on running.\n"
 
 
 @pytest.mark.slow
