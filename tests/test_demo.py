@@ -233,6 +233,18 @@ def test_it_is_red_when_the_release_leaves_something(quick, other_policies, tmp_
 
 
 @pytest.mark.slow
+def test_it_is_red_when_a_rule_does_not_match(quick, other_policies, tmp_path):
+    """The same story with a slip of the pen in the rule: nothing happens, and not on purpose."""
+    other_policies("ec2-isolate.yml", "MaliciousIPCaller.Custom", "MaliciousIPCallr.Custom")
+
+    ended = playing.play(Story(), read_finding(demo.SCENARIO), tmp_path / "output")
+
+    assert ended.problems == [
+        "ec2-isolate is to act on this finding by its filters, and its rule did not match"
+    ]
+
+
+@pytest.mark.slow
 def test_it_is_red_when_the_instance_is_not_isolated(quick, other_policies, tmp_path, capsys):
     """The same story with a policy that takes another group."""
     other_policies("ec2-isolate.yml", "group: ForensicSecurityGroup", "group: Another")
