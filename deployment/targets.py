@@ -15,7 +15,7 @@ from c7n.credentials import assumed_session
 from c7n.utils import generate_arn, get_account_alias_from_sts, get_partition
 from c7n_org import cli as c7n_org
 
-from deployment.errors import Refused
+from deployment.errors import Refused, printable
 from deployment.models import share_models
 
 # Whoever waits at the first call, because there is no network, shall not wait long.
@@ -49,10 +49,11 @@ class Target:
         """Its number and, in parentheses, what people call it: the name that accounts.yml has, or
         of the caller's own the alias.
 
-        IAM: iam:ListAccountAliases, for the caller's own alone, once.
+        IAM: iam:ListAccountAliases, for the caller's own alone, once for each region.
         """
         name = self.name if self.listed else alias(self.account_id, self.region)
-        return self.account_id + (f" ({name})" if name not in ("", self.account_id) else "")
+        name = f" ({name})" if name not in ("", self.account_id) else ""
+        return printable(self.account_id + name)
 
     def __str__(self):
         name = f" ({self.name})" if self.name != self.account_id else ""

@@ -75,11 +75,15 @@ def main():
         return 2
     # what a deploy is forked from imports Custodian, while this process imports moto
     forkserver.set_forkserver_preload(["simulation.preloaded"])
-    forkserver.ensure_running()
-    from .playing import play_all
-
     own = not arguments.findings
-    return play_all(found, arguments.output, arguments.mode, arguments.verbose, new=own)
+    try:
+        forkserver.ensure_running()
+        from .playing import play_all
+
+        return play_all(found, arguments.output, arguments.mode, arguments.verbose, new=own)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing of it goes on running.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

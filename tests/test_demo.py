@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,18 @@ def test_each_file_that_is_no_finding_is_named_and_nothing_is_played(tmp_path):
 
 
 @pytest.mark.slow
+def test_who_interrupts_it_reads_a_line_and_no_trace(tmp_path):
+    command = [sys.executable, "-u", "-m", "simulation.demo", "--output", tmp_path]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **piped) as played:
+        assert any(line.startswith("Finding") for line in played.stdout)
+        played.send_signal(signal.SIGINT)
+        _, said = played.communicate(timeout=30)
+    assert played.returncode == 130
+    assert said == "\nInterrupted. Nothing of it goes on running.\n"
+
+
+@pytest.mark.slow
 def test_several_findings_that_change_nothing_each_say_why(run, tmp_path):
     names = (
         *("ec2-port-probe", "s3-bucket-anonymous-access", "iam-user-malicious-ip-caller"),
@@ -217,6 +230,18 @@ def test_it_is_red_when_the_release_leaves_something(quick, other_policies, tmp_
     ended = playing.play(Story(), read_finding(demo.SCENARIO), tmp_path / "output")
 
     assert any("network ACLs" in problem for problem in ended.problems)
+
+
+@pytest.mark.slow
+def test_it_is_red_when_a_rule_does_not_match(quick, other_policies, tmp_path):
+    """The same story with a slip of the pen in the rule: nothing happens, and not on purpose."""
+    other_policies("ec2-isolate.yml", "MaliciousIPCaller.Custom", "MaliciousIPCallr.Custom")
+
+    ended = playing.play(Story(), read_finding(demo.SCENARIO), tmp_path / "output")
+
+    assert ended.problems == [
+        "ec2-isolate is to act on this finding by its filters, and its rule did not match"
+    ]
 
 
 @pytest.mark.slow

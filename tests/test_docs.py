@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from custom_actions import headline
 from review import prose
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +79,16 @@ def test_links_lead_to_a_file_and_its_section(page):
         assert there.exists(), link
         headings = re.findall(r"^#+ (.*)", there.read_text(), re.MULTILINE) if place else ()
         assert not place or place in map(prose.anchor, headings), link
+
+
+def test_the_runbook_has_at_once_what_each_subject_begins_with():
+    """One that is missing is taken for another: who isolates by hand on a release that is not
+    complete undoes it."""
+    _, _, page = (ROOT / "docs" / "runbook.md").read_text().partition("## In a minute")
+    begun = [*headline.HELD.values(), headline.undone("a command"), headline.undone(None)]
+    begun += [headline.NOT_ISOLATED, headline.NOT_COMPLETE, headline.NOT_PUT_RIGHT]
+    begun += ["NOT REVOKED", "NOT DEACTIVATED"]
+    assert [word for word in begun if f"`{word}" not in page.partition("## ")[0]] == []
 
 
 def test_what_python_runs_is_named_with_its_environment():
