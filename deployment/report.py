@@ -61,7 +61,7 @@ def together(title, results):
     """A row for each account and region, in which policies that are alike are one line."""
     rows = [row(result) for result in results if result.answer]
     if rows:
-        show(title, ("account", "region", "mode", "what was done"), rows)
+        show(title, ("account", "region", "mode", "policies"), rows)
     rows = [
         (*where(result.target), policy, error)
         for result in results
