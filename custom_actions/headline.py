@@ -171,8 +171,13 @@ def begun_with(verdict, line):
 
 
 def failed(outcomes):
-    """The steps that failed, or ""; the mail has their errors."""
-    steps = dict.fromkeys(o["step"] for o in outcomes if o["status"] == "failed")
+    """The steps that failed, or ""; the mail has their errors. One that did what it is for, and not
+    all that belongs to it, failed in part."""
+    steps = dict.fromkeys(
+        f"a part of {o['step']}" if o.get("isolated") or o.get("revoked") else o["step"]
+        for o in outcomes
+        if o["status"] == "failed"
+    )
     return f"{', '.join(steps)} failed." if steps else ""
 
 

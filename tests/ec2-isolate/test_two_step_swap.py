@@ -328,7 +328,10 @@ def test_when_no_group_can_be_set_any_more_the_mail_cries(scene, pack, cut):
     invocation = cut(instance)
 
     assert "allows EVERYTHING" in error(invocation)
-    assert "allows EVERYTHING" in told(pack)[-1]["event"]["c7n:notice"]["headline"]
+    message = told(pack)[-1]
+    assert message["event"]["c7n:notice"]["headline"].startswith("NOT ISOLATED | ")
+    (outcome, *_) = message["resources"][0]["c7n:response"]
+    assert "allows EVERYTHING" in outcome["error"]  # the first thing in the mail's red box
 
 
 # Isolated, but not through the transition group
