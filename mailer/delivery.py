@@ -78,13 +78,12 @@ class Courier:
             if not due:
                 continue
             try:
+                says = parcel.says()  # before it is sent: what raises then would be sent again
                 refused = parcel.send(due)
             except Exception as error:  # noqa: BLE001  whatever a transport may raise
                 refused = [failure(target, error) for target in due]
             failures += refused
-            taken = set(due) - {refusal.target for refusal in refused}
-            says = parcel.says() if taken else ""
-            for target in taken:
+            for target in set(due) - {refusal.target for refusal in refused}:
                 message.done(target)
                 self.memory.add(message.key, target, of, says)
                 sent.append(target)

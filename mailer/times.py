@@ -30,7 +30,7 @@ def times(data: dict, resources: list, mailed: datetime) -> list[dict[str, str]]
         ("Detected", detected),
         ("Updated", updated if updated != detected else None),
         ("Received", _time(jmespath.search(f'event."{RUN}".received', data))),
-        *_read_back(resources),
+        *_read_back(resources, jmespath.search('event."c7n:notice"', data)),
         ("Mailed", mailed),
     ]
     known = [(what, at) for what, at in found if at]
@@ -41,12 +41,17 @@ def times(data: dict, resources: list, mailed: datetime) -> list[dict[str, str]]
     ]
 
 
-def _read_back(resources: list) -> Iterator[tuple[str, datetime | None]]:
+def _read_back(resources: list, notice: object) -> Iterator[tuple[str, datetime | None]]:
     """The last time of each kind: of several instances the mail comes after all of them. What was
-    so before this run is told as found: when it was done, the message does not know."""
+    so before this run is told as found: when it was done, the message does not know. As in the rest
+    of the mail an isolation counts only where the notice knows of one too."""
     outcomes = jmespath.search('[]."c7n:response"[]', resources) or []
     outcomes = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+    known = jmespath.search("isolated", notice) is True
+    known = known or bool(jmespath.search("isolated_instances", notice))
     for step, (holds, what) in READ_BACK.items():
+        if holds == "isolated" and not known:
+            continue
         held = [o for o in outcomes if o.get("step") == step and o.get(holds) is True]
         for told, by_this_run in ((f"Found {what.lower()}", False), (what, True)):
             verified = (

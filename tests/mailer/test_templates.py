@@ -1018,7 +1018,7 @@ def test_of_several_that_are_not_isolated_only_what_is_true_is_told():
     text = rendered("remediation.html", event, none).text
     assert "OBSERVE ONLY: nothing was changed, the instances are NOT isolated" in text
 
-    event["c7n:notice"]["observe_only"] = False
+    event["c7n:notice"] |= {"observe_only": False, "isolated_instances": 2}
     some = [instance(0), instance(4, verified_at=f"{DAY}09:02:18Z"), *none]
     none[0]["c7n:response"][0]["verified_at"] = f"{DAY}10:00:00Z"
     reader = rendered("remediation.html", event, some, datetime.now(UTC))
@@ -1099,6 +1099,7 @@ def test_isolated_by_hand_without_a_finding_names_the_person_and_no_finding():
 def test_isolated_is_said_only_when_notice_and_outcome_agree(notice, step):
     _, reader = remediation_mail(outcome(isolated=step), isolated=notice)
     assert reader.lines[1] == "NOT isolated"
+    assert "Isolated" not in reader.lines  # as a time neither
 
 
 def test_isolated_but_another_step_failed():
